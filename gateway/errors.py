@@ -9,6 +9,7 @@
         PlatformFault    WorkerLost 502 · OutcomeUnknown 502 · WorkerSilent 504
                          StoreUnavailable 503 · TooManyBodies 503 · TooManyTransfers 503
                          Starting 503 · Draining 503 · PollTimeout 504 · Overloaded 429
+                         QueueTimeout 504 · RunTimeout 504
                          in `gateway.auth.jwt` IssuerUnavailable 503
         ForwardedError   the status that another process gave
 
@@ -339,6 +340,26 @@ class PollTimeout(_RetryLater):
     def of(cls, poll_s: int, where: str, retry_after_s: int) -> Self:
         """Return the error of a call with a window of ``poll_s``; ``where`` says where it was."""
         return cls(retry_after_s, f"No response within the poll window of {poll_s} s: {where}")
+
+
+class QueueTimeout(_RetryLater):
+    """No worker began with the call within the time that its ``Cancel-After`` allows."""
+
+    status = 504
+    kind = "queue-timeout"
+    reason = "queue_timeout"
+    summary = "No worker has begun with the call within the time that it allows"
+    always = (NO_RETRY,)
+
+
+class RunTimeout(PlatformFault):
+    """The call ran for as long as its ``Cancel-After`` allows, without a response head."""
+
+    status = 504
+    kind = "run-timeout"
+    reason = "run_timeout"
+    summary = "The call has run for as long as it allows"
+    always = (NO_RETRY,)
 
 
 class ForwardedError(GatewayError):

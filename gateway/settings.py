@@ -47,6 +47,14 @@ def parse_hop(value: object) -> object:
         ) from None
 
 
+def parse_network(value: object) -> object:
+    """Return the network that ``value`` names. Raises ValueError."""
+    try:
+        return ip_network(str(value))
+    except ValueError:
+        raise ValueError(f"not a network: {value!r} (write 10.0.0.0/8 or fd00::/8)") from None
+
+
 def _not_unix(address: Address) -> Address:
     if address.is_unix:
         raise ValueError("TLS is for host:port")
@@ -58,6 +66,10 @@ Count = Annotated[int, AtLeast(1)]
 Bytes = Annotated[int, AtLeast(0)]
 Replicas = Annotated[int, AtLeast(1), AtMost(5)]
 TrustedHop = Annotated[IPv4Network | IPv6Network | Literal["unix"], Before(parse_hop)]
+Network = Annotated[IPv4Network | IPv6Network, Before(parse_network)]
+WebhookHost = Annotated[
+    str, Matching(r"(\*\.)?[a-z0-9._-]+", "be a host name in lower case, or *. and a domain")
+]
 Origin = Annotated[str, After(normal_origin)]
 HostName = Annotated[
     str,
@@ -165,6 +177,17 @@ class RequestsSettings(Section):
     account_keys: Count = 100_000
     """Idempotency-Keys of an account that are kept at a time, each for retention_s; a further one
     gets 429. On NATS this is fixed when the account sends its first key."""
+
+
+class WebhookSettings(Section):
+    """To whom webhooks may go: the URLs that callers name in NVCF-Webhook-URL."""
+
+    hosts: tuple[WebhookHost, ...] = ()
+    """Host names that URLs may have, *.example.com for those below a domain; empty: any."""
+    private_networks: tuple[Network, ...] = ()
+    """Networks that webhooks may reach although they are not of the public Internet."""
+    allow_http: bool = False
+    """Accept URLs of http too."""
 
 
 class WebSocketSettings(Section):
@@ -390,6 +413,7 @@ class GatewaySettings(GatewayBrokerSettings):
     tls: TlsSettings = TlsSettings()
     upload: UploadSettings = UploadSettings()
     requests: RequestsSettings = RequestsSettings()
+    webhooks: WebhookSettings = WebhookSettings()
     websocket: WebSocketSettings = WebSocketSettings()
     attach: AttachSettings = AttachSettings()
     store: StoreSettings = StoreSettings()

@@ -36,7 +36,8 @@ NVCF_FINGERPRINT = b"nvcf-fingerprint"
 """With it: the fingerprint of a request that repeats the call."""
 NVCF_SENT_TARGET = b"nvcf-sent-target"
 """With it: the target of that request."""
-NVCF_INPUT_ASSET_REFERENCES = b"nvcf-input-asset-references"
+CANCEL_AFTER = b"cancel-after"
+"""How long a call may wait, run, and take as a whole (`docs/wire.md` §6.6)."""
 
 FUNCTION_ID = b"function-id"
 FUNCTION_VERSION_ID = b"function-version-id"
@@ -51,6 +52,8 @@ NVCF_PERCENT_COMPLETE = b"nvcf-percent-complete"
 NVCF_INPUT_ASSET_REFERENCES = b"nvcf-input-asset-references"
 """Of a call: the ids of its input assets, with commas between them."""
 NVCF_QUEUE_POSITION = b"nvcf-queue-position"
+NVCF_WEBHOOK_URL = b"nvcf-webhook-url"
+"""Who is to be told when a detached call is over (`docs/webhooks.md`)."""
 NVCF_DETACH = b"nvcf-detach"
 """``on-disconnect``: the call goes on when its client leaves."""
 NVCF_HOLDER_SECRET = b"nvcf-holder-secret"
@@ -68,6 +71,8 @@ ONCE = (NVCF_ALLOW_RERUN, b"once")
 NVCF_POLLED = b"nvcf-polled"
 """In the envelope, ``false``: a 202 of the inference server is the response, and no worker waits
 for polls (`docs/wire.md` §8.8)."""
+NVCF_RUN_SECONDS = b"nvcf-run-seconds"
+"""In the envelope: for how many seconds from its lease on a worker may run the request."""
 NVCF_PASS_INTERIM = b"nvcf-pass-interim"
 """In the envelope, ``true``: the client is to get the inference server's interim responses too."""
 NVCF_UPGRADE = b"nvcf-upgrade"
@@ -228,6 +233,7 @@ _SET_FOR_ENVELOPE = frozenset(
         NVCF_ALLOW_RERUN,
         NVCF_PASS_INTERIM,
         NVCF_POLLED,
+        NVCF_RUN_SECONDS,
         NVCF_UPGRADE,
     }
 )

@@ -118,6 +118,7 @@ class JobRunner:
         self._gate = StartGate()
         self._queue: PullConsumer | None = None
         self._jobs: dict[str, Job] = {}
+        self._run_ends: dict[str, asyncio.TimerHandle] = {}
         self._asking: dict[str, Lease] = {}
         self._untold: list[Job] = []
         self._heads: dict[bytes, EnvelopeHead] = {}
@@ -484,6 +485,10 @@ class JobRunner:
 
     # JobRegistry
 
+    def bounded(self, request_id: str, ends_at: float) -> None:
+        """A job may not run for longer than until ``ends_at``."""
+        self._run_ends[request_id] = self._loop.call_at(ends_at, self._jobs[request_id].run_ended)
+
     def uploaded(self, request_id: str) -> None:
         """The body of a job, which was fetched from the gateway, is passed on."""
         self._jobs[request_id].body_at = self._loop.time()
@@ -514,6 +519,8 @@ class JobRunner:
         """A job is over."""
         was_full = self._slots.finish()
         job = self._jobs.pop(request_id)
+        if self._run_ends and (end := self._run_ends.pop(request_id, None)) is not None:
+            end.cancel()
         self._telemetry.ended(job, self._loop.time())
         if job.envelope.channel_call:
             self._end_call(job)

@@ -41,6 +41,7 @@ from gateway.api.routes import (
     queues,
     secrets,
     tokens,
+    webhooks,
 )
 from gateway.api.sdk_compat import is_old_sdk, project
 from gateway.errors import Unauthenticated
@@ -60,6 +61,7 @@ ROUTES: tuple[AnyRoute, ...] = (
     *tokens.ROUTES,
     *secrets.ROUTES,
     *assets.ROUTES,
+    *webhooks.ROUTES,
 )
 """Every route except those of workers, without the admin routes."""
 

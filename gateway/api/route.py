@@ -23,6 +23,7 @@ from gateway.domain.ports import AccountStore, AccountStores
 from gateway.domain.principal import Principal
 from gateway.domain.queued_request import QueuedRequest
 from gateway.objects.assets import Assets
+from gateway.webhooks.secrets import WebhookSecrets
 
 BodyT = TypeVar("BodyT", bound=BaseModel | None)
 QueryT = TypeVar("QueryT", bound=BaseModel | None)
@@ -83,6 +84,7 @@ class Api:
     requests: RequestLocator
     secrets: SecretStore
     assets: Assets
+    webhook_secrets: WebhookSecrets
     clock: Callable[[], float]
     new_id: Callable[[], str]
     region: str = "local"

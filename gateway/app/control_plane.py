@@ -16,6 +16,7 @@ from gateway.app.identity import (
     show,
 )
 from gateway.app.provisioning import Provisioning, cluster_groups
+from gateway.app.webhook_parts import WebhookParts
 from gateway.dispatch.api_server import ApiServer
 from gateway.dispatch.locator import RequestLocator
 from gateway.domain.catalog import Catalog
@@ -95,6 +96,10 @@ class ControlPlane:
         self._master = Master(settings.control.secrets_key_file)
         self._stores = AccountStores(store, self.watcher.wait_until_shown)
         self._secrets = self._master.secret_store(self._stores)
+        self._webhook_secrets = self._master.webhook_secrets(store)
+        self._webhooks: WebhookParts | None = None
+        if "api" in settings.roles:
+            self._webhooks = WebhookParts(settings, store, self._webhook_secrets)
         self.credentials = CredentialChecker(
             store, model, jwt_options(settings.jwt), self._master.signer
         )
@@ -135,8 +140,10 @@ class ControlPlane:
             changes.add(self._provisioning.apply)
 
     def show_state(self, registry: MetricRegistry) -> None:
-        """Declare the metrics of deployments."""
+        """Declare the metrics of deployments and webhooks."""
         watch_instances(registry, self.catalog, time.time)
+        if self._webhooks is not None:
+            self._webhooks.show_state(registry)
 
     async def begin(self, stack: AsyncExitStack) -> None:
         """Prepare the store, and on the first start create the bootstrap secret.
@@ -172,6 +179,7 @@ class ControlPlane:
             queue=process.broker.queue,
             requests=process.requests,
             assets=process.assets,
+            webhook_secrets=self._webhook_secrets,
             secrets=self._secrets,
             clock=time.time,
             new_id=new_uuid,
@@ -184,6 +192,8 @@ class ControlPlane:
         server = ApiServer(build_app(api, (*ROUTES, *self._workers.routes())))
         connect = await server.start()
         stack.push_async_callback(server.stop)
+        if self._webhooks is not None:
+            self._webhooks.start(stack)
         return connect
 
     async def keep_instances(self, stack: AsyncExitStack) -> None:

@@ -18,9 +18,11 @@ from gateway.settings import (
     ObjectSettings,
     RequestsSettings,
     UploadSettings,
+    WebhookSettings,
     WebSocketSettings,
 )
 from gateway.store.options import NatsOptions, RedisStoreOptions, StoreOptions
+from gateway.webhooks.addresses import WebhookRules
 from http1.server.limits import ServerLimits
 from queueing.settings import Backend
 from runtime.setting_rules import SecretText
@@ -55,6 +57,11 @@ def collection_bounds(upload: UploadSettings) -> CollectionBounds:
 def websocket_limits(websocket: WebSocketSettings) -> WebSocketLimits:
     """Return how long WebSockets may last."""
     return WebSocketLimits(max_s=websocket.max_s, idle_s=websocket.idle_s)
+
+
+def webhook_rules(webhooks: WebhookSettings) -> WebhookRules:
+    """Return to whom webhooks may go."""
+    return WebhookRules(webhooks.hosts, webhooks.private_networks, webhooks.allow_http)
 
 
 def request_limits(requests: RequestsSettings) -> Limits:

@@ -171,7 +171,13 @@ class GatewayProcess:
         )
         self._objects = ObjectParts(settings, self._store)
         self._detached = RequestParts(
-            settings, self._store, self._objects.store, self._spool, self._broker.bus, self._number
+            settings,
+            self._store,
+            self._objects.store,
+            self._spool,
+            self._broker.bus,
+            self._number,
+            self._registry,
         )
         self._control = self._make_control(self._store, index, sockets)
         if self._control is not None:

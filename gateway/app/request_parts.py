@@ -3,7 +3,7 @@
 import time
 from contextlib import AsyncExitStack
 
-from gateway.app.options import request_limits
+from gateway.app.options import request_limits, webhook_rules
 from gateway.dispatch.keyed_calls import KeyedCalls
 from gateway.dispatch.polling import PollingPorts, PollingRoutes
 from gateway.dispatch.registry import InvocationRegistry
@@ -23,8 +23,10 @@ from gateway.requests.repetition import REPETITIONS_PATH
 from gateway.requests.stored import StoredResponses
 from gateway.settings import GatewaySettings
 from gateway.store.records import Store
+from gateway.webhooks.outbox import WebhookOutbox
 from queueing.interface import Bus, FunctionQueue
 from runtime.lifecycle import Ticker
+from runtime.metrics import MetricRegistry
 
 _WINDOWS_TICK_S = 0.1
 _HOLDERS_TICK_S = 5.0
@@ -35,7 +37,7 @@ SETTLE_S = 20.0
 class RequestParts:
     """``book`` are the detached calls, ``keyed`` those with keys; ``holders``: other processes."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument per part
         self,
         settings: GatewaySettings,
         store: Store,
@@ -43,6 +45,7 @@ class RequestParts:
         spool: SpoolFiles,
         bus: Bus,
         process: int,
+        registry: MetricRegistry,
     ) -> None:
         """``process`` is the number of this process."""
         self.book = RequestBook(
@@ -51,6 +54,7 @@ class RequestParts:
             request_limits(settings.requests),
             settings.requests.max_calls,
             StoredResponses(objects, settings.requests.retention_s),
+            WebhookOutbox(store, webhook_rules(settings.webhooks), registry, time.time),
         )
         self.holders = Holders(bus, store, settings.queue.region, process)
         self.forwarder = Forwarder(self.holders, self.book)

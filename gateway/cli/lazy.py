@@ -24,6 +24,7 @@ GROUPS: Mapping[str, str] = {
     "gpus": "gateway.cli.gpus",
     "assets": "gateway.cli.assets",
     "keys": "gateway.cli.keys",
+    "webhooks": "gateway.cli.webhooks",
     "bootstrap": "gateway.cli.bootstrap",
     "store": "gateway.cli.store",
     "config": "gateway.cli.config",

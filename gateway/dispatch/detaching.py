@@ -19,11 +19,11 @@ from gateway.routing.admission import Caller
 from gateway.routing.call_head import CallHead
 from http1.stream import Request, ResponseWriter
 from wire.deadlines import MAX_POLL_S
-from wire.headers import IDEMPOTENCY_KEY, NVCF_DETACH, PREFER
+from wire.headers import IDEMPOTENCY_KEY, NVCF_DETACH, NVCF_WEBHOOK_URL, PREFER
 from wire.ids import RequestId
 
-DETACHING = frozenset({PREFER, NVCF_DETACH, IDEMPOTENCY_KEY})
-"""Headers with which a call may ask to outlive its connection."""
+DETACHING = frozenset({PREFER, NVCF_DETACH, NVCF_WEBHOOK_URL, IDEMPOTENCY_KEY})
+"""Headers with which a call asks to outlive its connection, or that only such a call may have."""
 
 BeginOnce = Callable[[Request, ResponseWriter, CallHead, Caller, Ticket], OnceInvocation]
 """Begins the invocation of an admitted call that is run at most once."""
@@ -42,13 +42,18 @@ class Detaching:
         self._begin = begin
         self._max_body_bytes = max_body_bytes
 
-    def check(self, request: Request, head: CallHead, caller: Caller) -> None:
-        """Raise `NotDetachable` or `BodyTooLarge` for a call that cannot be detached."""
+    def check(self, request: Request, head: CallHead, caller: Caller, terms: Terms) -> None:
+        """Raise for a call that cannot be detached so.
+
+        `NotDetachable`, `BodyTooLarge`, or `BadRequest` for its webhook.
+        """
         if request.protocol or head.is_grpc:
             raise NotDetachable
         limit = smaller_limit(self._max_body_bytes, caller.version.max_body_bytes)
         if 0 < limit < (request.body_bytes or 0):
             raise BodyTooLarge.above(limit)
+        if terms.webhook:
+            self.book.check_webhook(terms.webhook)
 
     def begin(
         self,
@@ -112,6 +117,7 @@ class Detaching:
         invocation = self._begin(inner, call, head, caller._replace(poll_s=MAX_POLL_S), now_ns)
         invocation.detached = call.kind
         call.begins(invocation)
+        call.webhook_url = terms.webhook.decode()
         self.book.add(call)
 
 

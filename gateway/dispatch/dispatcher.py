@@ -16,7 +16,7 @@ from gateway.dispatch.rate_limits import RateLimits
 from gateway.dispatch.refusals import INVOCATION, Refusals
 from gateway.dispatch.registry import InvocationRegistry
 from gateway.dispatch.responses import send_problem, with_ids
-from gateway.errors import FunctionNotFound, GatewayError, Overloaded
+from gateway.errors import BadRequest, FunctionNotFound, GatewayError, Overloaded
 from gateway.invocation.context import Context, Ticket
 from gateway.invocation.machine import Invocation
 from gateway.invocation.once import OnceInvocation
@@ -35,9 +35,10 @@ from gateway.routing.sources import Sources
 from gateway.routing.websocket import check_handshake, take_key
 from http1.stream import IGNORED, Request, RequestStream, ResponseWriter, respond
 from wire.deadlines import MAX_POLL_S
-from wire.headers import IDEMPOTENCY_KEY, NVCF_INPUT_ASSET_REFERENCES
+from wire.headers import IDEMPOTENCY_KEY, NVCF_INPUT_ASSET_REFERENCES, NVCF_WEBHOOK_URL
 from wire.ids import request_id
 
+_NO_WEBHOOK = "NVCF-Webhook-URL is not for the polling routes: call the function's own host or path"
 _NO_FUNCTION = "The call names no function: send its id as the metadata function-id"
 
 
@@ -272,7 +273,7 @@ class Dispatcher:
     ) -> RequestStream:
         """Begin a detached call unless there are too many calls."""
         detaching = self._detaching
-        detaching.check(request, head, caller)
+        detaching.check(request, head, caller, terms)
         decision = self._admit(caller._replace(poll_s=MAX_POLL_S))
         if decision is not None:
             return self._hold(
@@ -294,7 +295,7 @@ class Dispatcher:
         terms: Terms,
     ) -> RequestStream:
         """Serve a call with an Idempotency-Key: begin it if it is the first."""
-        self._detaching.check(request, head, caller)
+        self._detaching.check(request, head, caller, terms)
         access = None
         if head.origin is not None or caller.version.page_policy is not None or head.is_linked:
             access = self._cross_origin.of_call(caller.version, head)
@@ -338,7 +339,10 @@ class Dispatcher:
         Raises `Overloaded` and `RateLimited`.
         """
         try:
-            self._registry.lines.admit(caller.version.version_id, caller.poll_s)
+            bounds, wait_s = caller.bounds, caller.poll_s
+            if bounds is not None:
+                wait_s = bounds.wait_s(wait_s)
+            self._registry.lines.admit(caller.version.version_id, wait_s)
         except Overloaded:
             self._refusals.overloaded(caller.version)
             raise
@@ -385,7 +389,9 @@ class Dispatcher:
     ) -> RequestStream:
         """Serve a call over the polling routes unless there are too many calls."""
         caller = self._admission.admit(head, time.time())
-        self._detaching.check(request, head, caller)
+        if NVCF_WEBHOOK_URL in request.values:
+            raise BadRequest(_NO_WEBHOOK)
+        self._detaching.check(request, head, caller, Terms())
         decision = self._admit(caller)
         if decision is None:
             return serve(caller)

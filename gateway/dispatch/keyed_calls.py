@@ -231,6 +231,7 @@ class KeyedCalls:
             client,
             self._book.responses,
             _never,
+            self._book.with_webhook,
         )
         stored.fingerprint = asked.fingerprint
         return stored

@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from math import inf
 
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.lines import Lines
 from gateway.dispatch.randomness import Randomness
+from gateway.invocation.bounds import PhaseBounds
 from gateway.invocation.machine import Invocation
 from gateway.invocation.states import DONE, EXPIRED
 from gateway.telemetry.access_log import AccessLog
@@ -57,6 +59,7 @@ class InvocationRegistry:
         self.wake = wake
         self._poll = poll
         self._timers: Timers[Invocation] = Timers(now=clock())
+        self._bound_timers: Timers[PhaseBounds] = Timers(now=clock())
         self.live = attach.live
         self.lines = Lines(queue, clock)
         self.random = Randomness()
@@ -104,6 +107,17 @@ class InvocationRegistry:
         invocation = self.live[request_id]
         self._timers.schedule(invocation.deadline, invocation)
 
+    def bounded(self, bounds: PhaseBounds) -> None:
+        """Call `bound_passed` at the end of ``bounds``, which has moved."""
+        if bounds.ends_at < inf:
+            self._bound_timers.schedule(bounds.ends_at, bounds)
+        else:
+            self._bound_timers.cancel(bounds)
+
+    def wait_over(self, request_id: str) -> None:
+        """Report `lease_known` of a queued call whose wait is over."""
+        spawn(self._find_lease(self.live[request_id]), "queue-bound")
+
     def finished(self, request_id: str) -> None:
         """Forget the invocation and record how it ended."""
         invocation = self.live.pop(request_id)
@@ -112,6 +126,8 @@ class InvocationRegistry:
         if invocation.request_token is not None:
             self._request_tokens.revoke(invocation.request_token)
         self._timers.cancel(invocation)
+        if invocation.bounds is not None:
+            self._bound_timers.cancel(invocation.bounds)
         if (
             invocation.worker_s >= 0.0
             and invocation.head_at
@@ -137,6 +153,10 @@ class InvocationRegistry:
             invocation.deadline_passed(now, self._retry_after_s(invocation))
             if invocation.state is not DONE and invocation.state is not EXPIRED:
                 self._timers.schedule(invocation.deadline, invocation)
+        for bounds in self._bound_timers.advance(now):
+            bounded = self.live.get(bounds.request_id)
+            if bounded is not None:
+                bounded.bound_passed(now)
         self.lines.tick()
         if self._access is not None:
             self._access.tick()
@@ -180,6 +200,18 @@ class InvocationRegistry:
             # After any other error too: the invocation would wait for a response that never comes.
             if not is_acknowledged:
                 invocation.poll_failed(number)
+
+    async def _find_lease(self, invocation: Invocation) -> None:
+        """Ask the queue whether a worker has the call."""
+        position: int | None = None
+        try:
+            with suppress(QueueUnavailable, TimeoutError):
+                async with silence_limit(_POSITION_WAIT_S):
+                    position = await self._queue.position(
+                        invocation.version.version_id, invocation.request_id
+                    )
+        finally:
+            invocation.lease_known(position, self._clock())
 
     def _retry_after_s(self, invocation: Invocation) -> int:
         return self.lines.retry_after_s(invocation.version.version_id, invocation.poll_s)

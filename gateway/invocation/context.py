@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
+from gateway.invocation.bounds import PhaseBounds
 from gateway.invocation.collection import UploadSpace
 from http1.stream import ResponseWriter
 from queueing.interface import FunctionQueue
@@ -118,6 +119,12 @@ class LiveInvocations(Protocol):
 
     def moved_earlier(self, request_id: str) -> None:
         """The invocation's deadline is earlier than it was."""
+
+    def bounded(self, bounds: PhaseBounds) -> None:
+        """``bounds.ends_at`` has moved: call the invocation's ``bound_passed`` then."""
+
+    def wait_over(self, request_id: str) -> None:
+        """Find out whether a worker has a queued call, and report `lease_known` soon."""
 
     def expired(self, request_id: str) -> None:
         """Withdraw the request, accept no worker for it, and report `position_known` soon."""

@@ -3,7 +3,8 @@
 RECEIVING   the client's request is arriving and is collected; no other process knows of it
 SENT        a worker has it, over the channel on which it told of a free slot
 QUEUED      the envelope is published; a worker may lease it at any time
-EXPIRED     the poll window has ended in QUEUED: withdrawn; 504 follows with the position it had
+EXPIRED     the poll window, or what the client allows for the wait, has ended in QUEUED:
+             withdrawn; 504 follows with the position it had
 PENDING     a worker has responded 202 to a polled call, or will be asked again for its response
 ATTACHED    a worker's POST is open; its response head is not complete
 STREAMING   the client has the response head; body bytes follow
@@ -100,6 +101,8 @@ class Event(Enum):
     POLL_FAILED = "poll_failed"
     # Time and the process
     DEADLINE_PASSED = "deadline_passed"
+    BOUND_PASSED = "bound_passed"
+    LEASE_KNOWN = "lease_known"
     POSITION_KNOWN = "position_known"
     SHUT_DOWN = "shut_down"
 
@@ -191,6 +194,11 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
         for s in (RECEIVING, SENT, PENDING, ATTACHED, STREAMING, ENDING)
     },
     (QUEUED, Event.DEADLINE_PASSED): frozenset({QUEUED, EXPIRED, DONE}),
+    # The end of what the client's Cancel-After allows. In QUEUED a worker may have the call, which
+    # the queue is asked before it is withdrawn.
+    **{(s, Event.BOUND_PASSED): frozenset({s, DONE}) for s in (SENT, ATTACHED, STREAMING, ENDING)},
+    (QUEUED, Event.BOUND_PASSED): frozenset({QUEUED, EXPIRED, DONE}),
+    (QUEUED, Event.LEASE_KNOWN): frozenset({QUEUED, EXPIRED}),
     (EXPIRED, Event.POSITION_KNOWN): frozenset({DONE}),
     **{(state, Event.SHUT_DOWN): frozenset({DONE}) for state in State},
 }
@@ -226,6 +234,10 @@ class Outcome(Enum):
     QUEUE_UNAVAILABLE = "queue_unavailable"
     POLL_TIMEOUT = "poll_timeout"
     """No response head came within the poll window: 504."""
+    QUEUE_TIMEOUT = "queue_timeout"
+    """No worker began with the call within the time that its ``Cancel-After`` allows: 504."""
+    RUN_TIMEOUT = "run_timeout"
+    """It ran for as long as its ``Cancel-After`` allows: 504, or a response that breaks off."""
     INFERENCE_LOST = "inference_lost"
     """The client got the worker's problem document: the inference server could not be reached, or
     broke off before its response head, as one that dies does."""

@@ -10,13 +10,15 @@ import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable
 
-from gateway.errors import GatewayError, StoreUnavailable
+from gateway.errors import BadRequest, GatewayError, StoreUnavailable
 from gateway.invocation.collection import SpoolFile, SpoolUser
 from gateway.requests.detached import PARTS, AccountBytes, DetachedCall, Limits
 from gateway.requests.errors import StorageQuota, TooManyDetachedCalls
 from gateway.requests.exchanges import Window
 from gateway.requests.recording import MEMORY_BYTES, RecordingSpace
 from gateway.requests.stored import StoredResponses, is_short
+from gateway.requests.views import view_of
+from gateway.webhooks.outbox import WebhookOutbox
 from http1.stream import ResponseWriter
 from runtime.events import emit
 from runtime.tasks import spawn
@@ -54,13 +56,15 @@ class RequestBook:
         limits: Limits,
         max_calls: int,
         responses: StoredResponses,
+        webhooks: WebhookOutbox | None = None,
     ) -> None:
-        """``clock`` is the monotonic clock."""
+        """``clock`` is the monotonic clock. Without ``webhooks`` calls may have none."""
         self.calls: dict[str, DetachedCall] = {}
         self.space = RecordingSpace(open_file)
         self.clock = clock
         self.limits = limits
         self.responses = responses
+        self._webhooks = webhooks
         self.running = self.unsettled = self.stored = self.not_stored = 0
         self._max_calls = max_calls
         self._accounts: dict[str, AccountBytes] = {}
@@ -102,6 +106,22 @@ class RequestBook:
         self.running += 1
         if call.is_over:
             self.finished(call)
+
+    def check_webhook(self, url: bytes) -> None:
+        """Raise `BadRequest` if no webhook may go to ``url``."""
+        if self._webhooks is None:
+            raise BadRequest("This gateway sends no webhooks")
+        self._webhooks.rules.check_url(url)
+
+    async def with_webhook(self, view: dict[str, object]) -> dict[str, object]:
+        """Return the view of a call with what became of its webhook, if it has one."""
+        if "webhook" not in view or "finishedAt" not in view or self._webhooks is None:
+            return view
+        try:
+            webhook = await self._webhooks.view(str(view["requestId"]))
+        except StoreUnavailable:
+            webhook = {"state": "unknown"}
+        return {**view, "webhook": webhook}
 
     def find(self, request_id: str) -> DetachedCall | None:
         """Return the call with this id, `None` if it is not here."""
@@ -181,13 +201,31 @@ class RequestBook:
                         calls.append(self._waiting.popleft())
                 is_stored = await self._store(calls)
                 for call in calls:
-                    self._settle(call, is_stored=is_stored)
-                    if not call.is_kept:
-                        await self._delete_stored(call)
+                    if call.webhook_url:
+                        # Not here: it may take its time, and others wait for their turn.
+                        spawn(self._tell(call, is_stored=is_stored), "requests.webhook")
+                    else:
+                        await self._settle_stored(call, is_stored=is_stored)
                 if is_short(calls[-1]):
                     await asyncio.sleep(_GATHER_S)
         finally:
             self._storers -= 1
+
+    async def _tell(self, call: DetachedCall, *, is_stored: bool) -> None:
+        """Store the webhook of a call before anybody is shown that the call is over."""
+        ending = call.ending
+        if ending is not None and self._webhooks is not None:
+            view = {**view_of(call), "state": ending.state}
+            view.pop("webhook", None)
+            await self._webhooks.keep(
+                call.request_id, call.account, call.webhook_url, ending.state, view
+            )
+        await self._settle_stored(call, is_stored=is_stored)
+
+    async def _settle_stored(self, call: DetachedCall, *, is_stored: bool) -> None:
+        self._settle(call, is_stored=is_stored)
+        if not call.is_kept:
+            await self._delete_stored(call)
 
     async def _store(self, calls: list[DetachedCall]) -> bool:
         """Store responses; return whether they are stored."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from gateway.errors import BodyTooLarge, Draining, GatewayError, WorkerLost
+from gateway.errors import BodyTooLarge, Draining, GatewayError, RunTimeout, WorkerLost
 from gateway.invocation.machine import Invocation
 from gateway.invocation.states import (
     EXPIRED,
@@ -56,6 +56,7 @@ _BROKEN: dict[Outcome, Callable[[], GatewayError]] = {
     Outcome.DRAINED: lambda: Draining("The gateway process stopped while the function responded"),
     Outcome.TOO_LONG: CallTooLong,
     Outcome.BAD_REQUEST: BodyTooLarge,
+    Outcome.RUN_TIMEOUT: RunTimeout,
 }
 """What became of a response that broke off after its head."""
 
@@ -132,8 +133,8 @@ class DetachedCall:
     ``is_kept``: the response is to be stored, also if its first client gets it. ``is_settled``: it
     is stored, or it is known that it will not be; only then others are shown that the call is over.
     ``extra`` is stored with it, for who made the call. ``keyed`` is what is known of a call with an
-    Idempotency-Key. ``due_at`` and ``slot`` belong to the timers
-    that call `timed_out`.
+    Idempotency-Key. ``webhook_url`` is told when the call is over. ``due_at`` and ``slot`` belong
+    to the timers that call `timed_out`.
     """
 
     __slots__ = (
@@ -162,6 +163,7 @@ class DetachedCall:
         "target",
         "version_id",
         "watchers",
+        "webhook_url",
     )
 
     def __init__(
@@ -190,6 +192,7 @@ class DetachedCall:
         self.is_settled = False
         self.extra: Mapping[str, object] = NOTHING
         self.keyed: KeyedCall | None = None
+        self.webhook_url = ""
         self.on_timeout: Callable[[], None] | None = None
         self.due_at: float | None = None
         self.slot = -1

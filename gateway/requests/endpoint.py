@@ -26,7 +26,7 @@ from gateway.requests.events import EventsExchange, WatchedPositions
 from gateway.requests.exchanges import REQUESTS_PATH, ResponseExchange
 from gateway.requests.forwarding import Forwarder
 from gateway.requests.stored_exchange import HasLived, StoredExchange
-from gateway.requests.views import view_of
+from gateway.requests.views import view_body, view_of
 from gateway.routing.admission import Authenticate
 from gateway.routing.call_head import TOKEN_PARAMETER, plain_head, poll_seconds, take_token
 from gateway.routing.cross_origin import CrossOrigin
@@ -179,7 +179,8 @@ class RequestsEndpoint:
         self, asked: Asked, client: ResponseWriter, is_lost: HasLived
     ) -> RequestStream:
         """Serve a request from the object store; ``is_lost``: whether a holder may be gone."""
-        return StoredExchange(asked, client, self._book.responses, is_lost)
+        book = self._book
+        return StoredExchange(asked, client, book.responses, is_lost, book.with_webhook)
 
     def _serve_here(
         self, call: DetachedCall, asked: Asked, client: ResponseWriter
@@ -195,10 +196,10 @@ class RequestsEndpoint:
             watching = EventsExchange(call, client, self._book, self._positions, self._book.clock)
             watching.begin(asked)
             return watching
-        if call.state == QUEUED_STATE:
+        if call.state == QUEUED_STATE or call.webhook_url:
             spawn(self._show(call, asked, client), "requests.show")
         else:
-            self._send_view(call, asked, client, None)
+            asked.send(client, 200, [(CONTENT_TYPE, JSON)], view_body(call))
         return IGNORED
 
     def _follow(self, call: DetachedCall, asked: Asked, client: ResponseWriter) -> RequestStream:
@@ -210,14 +211,10 @@ class RequestsEndpoint:
         return exchange
 
     async def _show(self, call: DetachedCall, asked: Asked, client: ResponseWriter) -> None:
-        """Respond with the view of a call that waits, and its position if that is known."""
-        self._send_view(call, asked, client, await self._positions.of(call))
-
-    def _send_view(
-        self, call: DetachedCall, asked: Asked, client: ResponseWriter, position: int | None
-    ) -> None:
+        """Respond with the view of a call that waits, or has a webhook: it is asked for both."""
+        position = await self._positions.of(call) if call.state == QUEUED_STATE else None
         eta_s = self._positions.eta_s(call.version_id, position) if position else None
-        view = view_of(call, position, eta_s)
+        view = await self._book.with_webhook(view_of(call, position, eta_s))
         asked.send(client, 200, [(CONTENT_TYPE, JSON)], orjson.dumps(view))
 
     async def _delete(self, call: DetachedCall, asked: Asked, client: ResponseWriter) -> None:

@@ -124,7 +124,7 @@ class StoredPoll(StoredExchange):
     ) -> None:
         """``client`` wraps the response and writes to ``outer``."""
         self._outer = outer
-        super().__init__(asked, client, book.responses, has_lived)
+        super().__init__(asked, client, book.responses, has_lived, book.with_webhook)
 
     def _refuse(self, error: GatewayError) -> None:
         self._asked.refuse(self._outer, error)

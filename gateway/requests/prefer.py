@@ -7,7 +7,7 @@ from typing import NamedTuple
 from gateway.errors import BadRequest
 from http1.stream import Headers, Request
 from wire.deadlines import MAX_POLL_S
-from wire.headers import NVCF_DETACH, NVCF_POLL_SECONDS, PREFER
+from wire.headers import NVCF_DETACH, NVCF_POLL_SECONDS, NVCF_WEBHOOK_URL, PREFER
 
 ON_DISCONNECT = b"on-disconnect"
 RESPOND_ASYNC = b"respond-async"
@@ -24,10 +24,12 @@ class Terms(NamedTuple):
 
     ``is_async``: its client gets 202 once its request is complete, unless the response head comes
     within ``wait_s``. Otherwise the call is attached, and goes on when its client leaves.
+    ``webhook`` is the URL that is told when the call is over, not checked yet; empty: none.
     """
 
     is_async: bool = False
     wait_s: int = 0
+    webhook: bytes = b""
 
 
 def preferences(values: Iterable[bytes]) -> dict[bytes, bytes]:
@@ -52,8 +54,23 @@ def preferences(values: Iterable[bytes]) -> dict[bytes, bytes]:
 def terms_of(request: Request) -> Terms | None:
     """Return how a call is to be detached, `None` if it is not.
 
-    Raises `BadRequest` for a value of ``NVCF-DETACH`` that is not known.
+    Raises `BadRequest` for a value of ``NVCF-DETACH`` that is not known, and for a webhook of a
+    call whose client waits for the response.
     """
+    terms = _wanted_terms(request)
+    webhook = request.values.get(NVCF_WEBHOOK_URL)
+    if webhook is None:
+        return terms
+    if terms is None or not terms.is_async:
+        raise BadRequest(
+            "NVCF-Webhook-URL is for calls that get 202 at once: send Prefer: respond-async too"
+        )
+    if [name for name, _ in request.headers].count(NVCF_WEBHOOK_URL) > 1:
+        raise BadRequest("The header nvcf-webhook-url appears more than once")
+    return terms._replace(webhook=webhook)
+
+
+def _wanted_terms(request: Request) -> Terms | None:
     detach = request.values.get(NVCF_DETACH)
     if detach is not None and detach.strip(b" \t").lower() != ON_DISCONNECT:
         raise BadRequest("NVCF-DETACH has one value: on-disconnect")
@@ -76,7 +93,7 @@ def detached_headers(headers: Headers, terms: Terms, window_s: int) -> Headers:
             others = [item for item in _items(value) if not _is_acted_on(item)]
             if others:
                 kept.append((name, b",".join(others).strip(b" \t")))
-        elif name not in (NVCF_DETACH, NVCF_POLL_SECONDS):
+        elif name not in (NVCF_DETACH, NVCF_POLL_SECONDS, NVCF_WEBHOOK_URL):
             kept.append((name, value))
     kept.append((NVCF_POLL_SECONDS, b"%d" % window_s))
     return kept

@@ -21,12 +21,23 @@ from wire.ids import process_of
 
 HasLived = Callable[[int], Awaitable[bool]]
 """Returns whether there ever was a process with this number."""
+Complete = Callable[[dict[str, object]], Awaitable[dict[str, object]]]
+"""Returns the view of a call with what became of its webhook."""
 
 
 class StoredExchange(NullRequestStream):
     """Serves one request from the object store."""
 
-    __slots__ = ("_asked", "_client", "_has_head", "_has_lived", "_responses", "_resumed", "_task")
+    __slots__ = (
+        "_asked",
+        "_client",
+        "_complete",
+        "_has_head",
+        "_has_lived",
+        "_responses",
+        "_resumed",
+        "_task",
+    )
 
     def __init__(
         self,
@@ -34,11 +45,13 @@ class StoredExchange(NullRequestStream):
         client: ResponseWriter,
         responses: StoredResponses,
         has_lived: HasLived,
+        complete: Complete,
     ) -> None:
         self._asked = asked
         self._client = client
         self._responses = responses
         self._has_lived = has_lived
+        self._complete = complete
         self._has_head = False
         self._resumed = asyncio.Event()
         if not client.is_writing_paused():
@@ -99,7 +112,8 @@ class StoredExchange(NullRequestStream):
             else:
                 asked.send(self._client, 204, [], b"")
         else:
-            asked.send(self._client, 200, [(CONTENT_TYPE, JSON)], orjson.dumps(shown.view))
+            view = await self._complete(shown.view)
+            asked.send(self._client, 200, [(CONTENT_TYPE, JSON)], orjson.dumps(view))
 
     async def _send_response(self, stored: StoredResponse, shown: Shown) -> None:
         """Send the response as it was."""

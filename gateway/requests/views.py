@@ -9,6 +9,9 @@ from gateway.errors import problem_for
 from gateway.requests.detached import FAILED, LEASED, QUEUED_STATE, DetachedCall
 from wire.problem import instance_of
 
+PENDING_WEBHOOK = {"state": "pending", "attempts": 0}
+"""What is shown of a webhook before the call is over."""
+
 
 def view_of(
     call: DetachedCall, position: int | None = None, eta_s: int | None = None
@@ -23,6 +26,7 @@ def view_of(
         "functionVersionId": call.version_id,
         "state": LEASED if position == 0 and call.state == QUEUED_STATE else call.state,
         "createdAt": time_text(call.created_at),
+        **({"webhook": PENDING_WEBHOOK} if call.webhook_url else {}),
     }
     if position:
         view["position"] = position

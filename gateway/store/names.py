@@ -38,12 +38,14 @@ ACCOUNTS = "accounts"
 SECRETS = "secrets"
 """``secrets.<functionId>.<versionId>``, encrypted."""
 META = "meta"
-"""Not records: the leader's lease, the bootstrap digest, public signing keys, and reservations of
-functions that are being registered."""
+"""Not records: the leader's lease, the bootstrap digest, public signing keys, secrets of webhooks,
+and reservations of functions that are being registered."""
+WEBHOOKS = "webhooks"
+"""Not records: webhooks that are to be delivered, by request id (`gateway.webhooks.records`)."""
 RESERVED = "reserved."
 """Prefix of the names of reservations in `META`."""
 
-BUCKETS = (FUNCTIONS, KEYS, DETAILS, INSTANCES, ACCOUNTS, SECRETS, META)
+BUCKETS = (FUNCTIONS, KEYS, DETAILS, INSTANCES, ACCOUNTS, SECRETS, META, WEBHOOKS)
 IN_MEMORY = frozenset({INSTANCES})
 ROUTING = (FUNCTIONS, KEYS, ACCOUNTS)
 """Followed by every gateway process."""

@@ -17,6 +17,7 @@ from gateway.api.route import Api
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.bootstrap import BootstrapCheck
 from gateway.auth.keys import digest_of, new_key
+from gateway.auth.sealing import SecretBox
 from gateway.auth.signing import MASTER_BYTES, TokenSigner, VerificationKeys
 from gateway.domain.catalog import Catalog
 from gateway.domain.clusters import ClusterGroup, Clusters, Gpu, InstanceType
@@ -32,6 +33,7 @@ from gateway.store.open import make_store
 from gateway.store.options import StoreOptions, options_at
 from gateway.store.records import Store
 from gateway.store.watcher import Watcher
+from gateway.webhooks.secrets import WebhookSecrets
 from queueing.interface import QueueUnavailable
 from runtime.ids import new_uuid
 from tests.support.objects import no_assets
@@ -259,6 +261,7 @@ async def control_plane(
         requests=queue,
         secrets=vault or OpenVault(),
         assets=assets or no_assets(),
+        webhook_secrets=WebhookSecrets(store, SecretBox(os.urandom(32)), time.time, os.urandom),
         clock=time.time,
         new_id=new_uuid,
     )

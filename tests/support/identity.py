@@ -108,6 +108,7 @@ async def identity_plane(
         requests=queue,
         secrets=secret_store,
         assets=no_assets(),
+        webhook_secrets=master.webhook_secrets(store),
         clock=clock or time.time,
         new_id=new_uuid,
     )

@@ -11,6 +11,7 @@ from gateway.invocation.once import OnceInvocation
 from gateway.invocation.polled import PolledInvocation, ProgressWriter
 from gateway.invocation.websocket import WebSocketInvocation
 from gateway.routing.admission import Caller
+from gateway.routing.cancel_after import CallBounds
 from http1.stream import Headers, Request, ResponseWriter
 from tests.support.recorder import (
     RecordedChannels,
@@ -56,6 +57,7 @@ class World:
         is_polled: bool = False,
         viewer: ProgressWriter | None = None,
         is_once: bool = False,
+        cancel_after: CallBounds | None = None,
     ) -> None:
         """``client`` takes the place of the recorded one; ``websocket``: it asks for one.
 
@@ -100,7 +102,9 @@ class World:
             passes_interim=passes_interim,
             inference_path="/infer",
         )
-        caller = Caller(version, "acme", "alice", 3600 if is_polled else 60, key_id=key_id)
+        caller = Caller(
+            version, "acme", "alice", 3600 if is_polled else 60, key_id=key_id, bounds=cancel_after
+        )
         ticket = Ticket(REQUEST_ID, REQUESTED_AT_NS)
         self.invocation: Invocation
         if is_polled or viewer is not None:

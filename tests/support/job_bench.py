@@ -180,5 +180,6 @@ FIRE: dict[Event, list[Callable[[Bench], object]]] = {
         lambda b: b.job.lapse(),
         lambda b: (b.job.postponed(), b.job.lapse()),  # type: ignore[func-returns-value]
     ],
+    Event.RUN_ENDED: [lambda b: b.job.run_ended()],
 }
 """Each event, in the ways that make a difference."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+from gateway.invocation.bounds import PhaseBounds
 from gateway.invocation.collection import SpoolUser
 from gateway.invocation.polled import Progress
 from http1.stream import EncodedHead, TakeChunk
@@ -233,6 +234,12 @@ class RecordedRegistry:
 
     def moved_earlier(self, request_id: str) -> None:
         self._script.add("registry.moved_earlier")
+
+    def bounded(self, bounds: PhaseBounds) -> None:
+        self._script.add(f"registry.bounded {bounds.ends_at:.0f}")
+
+    def wait_over(self, request_id: str) -> None:
+        self._script.add("registry.wait_over")
 
     def expired(self, request_id: str) -> None:
         self._script.add("registry.expired")

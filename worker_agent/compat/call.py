@@ -509,6 +509,10 @@ class CompatCall:
 
     # The job's port to the registry
 
+    def bounded(self, request_id: str, ends_at: float) -> None:
+        """The job may not run for longer than until ``ends_at``."""
+        self._ports.registry.bounded(request_id, ends_at)
+
     def uploaded(self, request_id: str) -> None:
         """The body of the job is passed on."""
         self._ports.registry.uploaded(request_id)

@@ -142,6 +142,9 @@ class Attach(Protocol[AJob_contra]):
 class JobRegistry(Protocol[AJob_contra]):
     """The jobs of the agent, by request id."""
 
+    def bounded(self, request_id: str, ends_at: float) -> None:
+        """Call the job's ``run_ended`` at ``ends_at``, loop time in seconds."""
+
     def uploaded(self, request_id: str) -> None:
         """The body of a job, which was fetched from the gateway, is passed on."""
 

@@ -24,6 +24,7 @@ from wire.http1 import (
 from worker_agent.job.context import Context, Post, Rest
 from worker_agent.job.failures import (
     INTERNAL,
+    RUN_TIMEOUT,
     Fault,
     fault_of,
     grpc_response,
@@ -190,6 +191,8 @@ class Job:
             self._finish(Outcome.LATE)
             return
         self._start_by = leased_at + slack_s
+        if request.run_s:
+            self._context.registry.bounded(self.request_id, leased_at + request.run_s)
         # A body that flows through cannot be sent twice, so it must not meet a stale connection.
         self._context.inference.open(request, self, is_fresh=request.has_rest)
 
@@ -554,6 +557,15 @@ class Job:
         """The lease may have ended, and another worker may have the request."""
         if (self.state is OPENING or self.state is FORWARDING) and not self.is_polled:
             self._finish(Outcome.LAPSED)
+
+    def run_ended(self) -> None:
+        """The run has taken as long as its client allows."""
+        if self.state is not OPENING and self.state is not FORWARDING:
+            return
+        if self.lease.is_over():
+            self._finish(Outcome.LAPSED)
+        else:
+            self._fail(RUN_TIMEOUT)
 
     def cancel(self) -> None:
         """The gateway withdrew the request."""

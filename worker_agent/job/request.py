@@ -23,6 +23,7 @@ from wire.headers import (
     NVCF_PASS_INTERIM,
     NVCF_POLL_SECONDS,
     NVCF_POLLED,
+    NVCF_RUN_SECONDS,
     NVCF_UPGRADE,
     ONCE,
     PLATFORM,
@@ -46,6 +47,7 @@ _NAMES_SET_HERE = (
         NVCF_PASS_INTERIM,
         NVCF_POLL_SECONDS,
         NVCF_POLLED,
+        NVCF_RUN_SECONDS,
         NVCF_INVOCATION_REGION,
         TIMEOUT,
     }
@@ -123,6 +125,7 @@ class Outgoing:
     HEAD, which may be repeated whatever became of them (RFC 9110 §9.2.1). ``passes_interim``: the
     client is to get interim responses. The gateway waits ``window_s`` seconds for the response
     head; of these ``left_s`` are left by this machine's clock when the request is built.
+    ``run_s`` is for how many seconds from its lease on it may run, 0 if that is not bounded.
     ``upgrade`` is set if it asks for a WebSocket: the rest that follows is no body then. ``mode``
     says how its response is passed on.
     """
@@ -137,6 +140,7 @@ class Outgoing:
         "left_s",
         "mode",
         "passes_interim",
+        "run_s",
         "upgrade",
         "window_s",
     )
@@ -153,6 +157,7 @@ class Outgoing:
         passes_interim: bool,
         window_s: float,
         left_s: float,
+        run_s: int = 0,
         upgrade: Upgrade | None = None,
         mode: Mode = Mode.FINAL,
     ) -> None:
@@ -166,6 +171,7 @@ class Outgoing:
         self.passes_interim = passes_interim
         self.window_s = window_s
         self.left_s = left_s
+        self.run_s = run_s
         self.upgrade = upgrade
 
 
@@ -174,7 +180,7 @@ class _Prepared(NamedTuple):
 
     ``start`` are the first line and the lines of what is forwarded, ``length`` is the value of
     content-length, ``poll_s`` the caller's poll window. ``timeout_ns`` is
-    the deadline of a gRPC call, counted from its arrival.
+    the deadline of a gRPC call, counted from its arrival. ``run_s`` is as in `Outgoing`.
     """
 
     start: bytes
@@ -185,6 +191,7 @@ class _Prepared(NamedTuple):
     passes_interim: bool
     timeout_ns: int | None
     mode: Mode
+    run_s: int
 
 
 def _prepare(envelope: Envelope, platform_headers: PlatformHeaders) -> _Prepared:
@@ -212,6 +219,7 @@ def _prepare(envelope: Envelope, platform_headers: PlatformHeaders) -> _Prepared
         dropped.get(NVCF_PASS_INTERIM) == b"true",
         decode_timeout(dropped.get(TIMEOUT, b"")),
         mode,
+        _run_seconds(dropped.get(NVCF_RUN_SECONDS, b"")),
     )
 
 
@@ -264,6 +272,7 @@ def build_request(envelope: Envelope, platform_headers: PlatformHeaders, now_ns:
         passes_interim=prepared.passes_interim,
         window_s=window_s,
         left_s=window_s - age_ns / _NS,
+        run_s=prepared.run_s,
         upgrade=upgrade,
         mode=mode,
     )
@@ -313,6 +322,11 @@ def poll_left_s(envelope: Envelope, now_ns: int) -> float:
     value = next((v for n, v in envelope.headers if n.lower() == NVCF_POLL_SECONDS), b"")
     age_ns = now_ns - envelope.requested_at_ns if envelope.requested_at_ns else 0
     return poll_seconds(value) - max(0, age_ns) / _NS
+
+
+def _run_seconds(value: bytes) -> int:
+    """Return for how long a run is allowed; 0 if that is not bounded."""
+    return min(int(value), int(MAX_INVOCATION_S)) if _DIGITS.fullmatch(value) else 0
 
 
 def window_left_s(envelope: Envelope, now_ns: int) -> float:

@@ -78,6 +78,7 @@ class Event(Enum):
     ABANDON = "abandon"
     LEASED_AGAIN = "leased_again"
     LAPSE = "lapse"
+    RUN_ENDED = "run_ended"
 
 
 _FIRST_STATE = {
@@ -108,6 +109,7 @@ _FIRST_STATE = {
     Event.ABANDON: OPENING,
     Event.LEASED_AGAIN: OPENING,
     Event.LAPSE: OPENING,
+    Event.RUN_ENDED: OPENING,
 }
 """The state from which on an event can come. Inference server, gateway and queue act independently
 of one another, so every event may be late: the job is past it and ignores it. None comes early."""
@@ -154,6 +156,8 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     **{(state, Event.ABANDON): frozenset({DONE}) for state in State},
     # Of a client that was told to ask again, no other worker can have the request.
     **{(s, Event.LAPSE): frozenset({s, DONE}) for s in (OPENING, FORWARDING)},
+    # The run takes longer than its client allows. After the response head the gateway ends it.
+    **{(state, Event.RUN_ENDED): frozenset({DELIVERING, DONE}) for state in (OPENING, FORWARDING)},
 }
 """The possible next states by state and event. An event that is absent for a state is impossible
 there: the method raises `impossible`."""

@@ -10,12 +10,14 @@ from gateway.invocation.collection import CollectionBounds
 from gateway.invocation.headers import encoded_head
 from gateway.invocation.machine import Invocation
 from gateway.invocation.states import TRANSITIONS, Event, Outcome, State, impossible
+from gateway.routing.cancel_after import CallBounds
 from http1.stream import Headers
 from queueing.interface import QueueFull, QueueUnavailable
 from tests.support.invocation_world import INLINE, World
 from tests.support.recorder import RecordedPost, RecordedResponseWriter
 from wire.http1 import InnerHead
 
+BOUNDS = CallBounds(queue_s=5, run_s=10)
 Situation = Callable[[], World]
 UNENCODABLE: Headers = [(b"host", b"f"), (b"\xff", b"x")]
 
@@ -153,6 +155,23 @@ def abandoned() -> World:
     return world
 
 
+def bounded(bounds: CallBounds = BOUNDS, *, is_sent: bool = False) -> World:
+    """Queued, or sent, and the client has said how long that may last."""
+    world = World(cancel_after=bounds)
+    world.channels.is_free = is_sent
+    world.invocation.request_end()
+    world.channels.is_free = False
+    world.script.take()
+    return world
+
+
+def run_bounded() -> World:
+    """Queued, and a worker is known to have it."""
+    world = bounded()
+    world.invocation.lease_known(0, 105.0)
+    return world
+
+
 SITUATIONS: dict[State, list[Situation]] = {
     State.RECEIVING: [
         lambda: receiving(b""),
@@ -172,6 +191,7 @@ SITUATIONS: dict[State, list[Situation]] = {
         sent_flowing,
         sent_limited,
         lambda: World(is_polled=True).send(),
+        lambda: bounded(is_sent=True),
     ],
     State.QUEUED: [
         lambda: World().publish(),
@@ -181,6 +201,9 @@ SITUATIONS: dict[State, list[Situation]] = {
         limited,
         flowing,
         polled,
+        bounded,
+        lambda: bounded(CallBounds(whole_s=5)),
+        run_bounded,
     ],
     State.EXPIRED: [
         lambda: expired(World().publish()),
@@ -196,13 +219,18 @@ SITUATIONS: dict[State, list[Situation]] = {
         lambda: flowing().attach(),
         lambda: World().send().attach(),
         abandoned,
+        lambda: bounded().attach(),
     ],
     State.STREAMING: [
         lambda: World().stream(),
         lambda: slow(World().stream()),
         lambda: flowing().attach().head(),
+        lambda: bounded().attach().head(),
     ],
-    State.ENDING: [lambda: ending(World().stream())],
+    State.ENDING: [
+        lambda: ending(World().stream()),
+        lambda: ending(bounded().attach().head()),
+    ],
     State.DONE: [
         lambda: done(World()),
         lambda: done(World().publish()),
@@ -292,6 +320,14 @@ FIRE: dict[Event, list[Callable[[World], object]]] = {
     Event.DEADLINE_PASSED: [
         lambda w: w.invocation.deadline_passed(162.0, 1),
         lambda w: w.invocation.deadline_passed(9999.0, 1),
+    ],
+    Event.BOUND_PASSED: [
+        lambda w: w.invocation.bound_passed(106.0),
+        lambda w: w.invocation.bound_passed(9999.0),
+    ],
+    Event.LEASE_KNOWN: [
+        lambda w: w.invocation.lease_known(0, 106.0),
+        lambda w: w.invocation.lease_known(3, 106.0),
     ],
     Event.POSITION_KNOWN: [lambda w: w.invocation.position_known(1, 1)],
     Event.SHUT_DOWN: [lambda w: w.invocation.shut_down()],
