@@ -8,7 +8,7 @@ from gateway.errors import problem_for
 from gateway.requests.detached import FAILED, DetachedCall
 from wire.problem import instance_of
 
-NOT_TOLD = {"state": "pending", "attempts": 0}
+PENDING_WEBHOOK = {"state": "pending", "attempts": 0}
 """What is shown of a webhook before the call is over."""
 
 
@@ -22,7 +22,7 @@ def view_of(
         "functionVersionId": call.version_id,
         "state": call.state,
         "createdAt": time_text(call.created_at),
-        **({"webhook": NOT_TOLD} if call.webhook_url else {}),
+        **({"webhook": PENDING_WEBHOOK} if call.webhook_url else {}),
     }
     if position is not None:
         view["position"] = position

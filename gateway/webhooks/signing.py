@@ -1,4 +1,4 @@
-"""Signatures of webhooks, as the specification Standard Webhooks 1.0.0 says (§ Signature scheme).
+"""Signatures of webhooks, as the specification Standard Webhooks 1.0.0 says ("Signature scheme").
 
 Signed is ``<webhook-id>.<webhook-timestamp>.<body>`` with HMAC-SHA256; a secret is shown as
 ``whsec_`` and the key in base64. Pure.
