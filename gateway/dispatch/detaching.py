@@ -83,6 +83,7 @@ class Detaching:
         inner.values = dict(inner.headers)
         inner.known = None
         invocation = self._begin(inner, call, head, caller._replace(poll_s=MAX_POLL_S), now_ns)
+        invocation.detached = call.kind
         call.begins(invocation)
         call.webhook_url = terms.webhook.decode()
         self.book.add(call)
