@@ -21,11 +21,13 @@ async def rotate(api: Api, call: Call[None, None]) -> WebhookSecretResponse:
 
 
 def _view(secret: WebhookSecret, now: float) -> WebhookSecretResponse:
-    response = WebhookSecretResponse(secret=secret.value, created_at=timestamp(secret.created_at))
-    if secret.is_previous_valid(now):
-        response.previous_secret = secret.previous
-        response.previous_expires_at = timestamp(secret.previous_until)
-    return response
+    has_previous = secret.is_previous_valid(now)
+    return WebhookSecretResponse(
+        secret=secret.value,
+        created_at=timestamp(secret.created_at),
+        previous_secret=secret.previous if has_previous else None,
+        previous_expires_at=timestamp(secret.previous_until) if has_previous else None,
+    )
 
 
 _PATH = "/v2/webhooks/secret"
