@@ -7,11 +7,14 @@ stored and fetched, compared with the same call attached, in alternating rounds.
 
 import argparse
 import asyncio
-import http.client
 import json
+import re
+import socket
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,24 +23,38 @@ from tests.support.stack import Gateway, Stack
 
 MAX_WAITING_BYTES = 4096
 MAX_RATIO = 1.6
+_length = re.compile(rb"(?i)content-length: (\d+)")
+_location = re.compile(rb"(?i)\r\nlocation: ([^\r]+)")
 _BODY = json.dumps({"prompt": "x" * 200}).encode()
-_ROUND_CALLS = 1000
+_ROUND_CALLS = 2000
+_CLIENTS = 8
 _SETTLE_S = 1.0
 
 
 class Connection:
-    """One connection to a gateway."""
+    """One connection to a gateway: as cheap as possible, so that it disturbs little."""
 
     def __init__(self, gateway: Gateway) -> None:
-        self._headers = {**gateway.headers, "content-type": "application/json"}
-        self._http = http.client.HTTPConnection(urlsplit(gateway.url).netloc, timeout=60)
+        parts = urlsplit(gateway.url)
+        self._socket = socket.create_connection((parts.hostname, parts.port), timeout=60)
+        headers = {"host": parts.netloc, **gateway.headers, "content-type": "application/json"}
+        self._lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
 
     def call(self, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, str]:
         """Return the status and the location of the response."""
-        self._http.request(method, path, body or None, {**self._headers, **headers})
-        response = self._http.getresponse()
-        response.read()
-        return response.status, response.headers.get("location", "")
+        own = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        head = f"{method} {path} HTTP/1.1\r\n{self._lines}{own}content-length: {len(body)}\r\n\r\n"
+        self._socket.sendall(head.encode() + body)
+        data = b""
+        while b"\r\n\r\n" not in data:
+            data += self._socket.recv(65536)
+        head_bytes, _, rest = data.partition(b"\r\n\r\n")
+        length = _length.search(head_bytes)
+        left = int(length[1]) - len(rest) if length else 0
+        while left > 0:
+            left -= len(self._socket.recv(65536))
+        location = _location.search(head_bytes)
+        return int(head_bytes[9:12]), location[1].decode() if location else ""
 
 
 def rss_bytes(gateway: Gateway) -> int:
@@ -72,25 +89,32 @@ def measure_waiting(gateway: Gateway, count: int) -> bool:
 
 def measure_cpu(gateway: Gateway, agent_pid: int, rounds: int) -> bool:
     """Print the CPU of attached and detached calls; return whether the ratio is low enough."""
-    connection = Connection(gateway)
+    connections = [Connection(gateway) for _ in range(_CLIENTS)]
     pids = (gateway.program.process.pid, agent_pid)
 
-    def attached() -> None:
+    def attached(connection: Connection) -> None:
         status, _ = connection.call("POST", "/echo", _BODY)
         assert status == 200, status
 
-    def detached() -> None:
+    def detached(connection: Connection) -> None:
         status, location = connection.call("POST", "/echo", _BODY, prefer="respond-async")
         assert status == 202, status
         status, _ = connection.call("GET", f"{location}/response")
         assert status == 200, status
 
+    def run(call: Callable[[Connection], None]) -> None:
+        def calls(connection: Connection) -> None:
+            for _ in range(_ROUND_CALLS // _CLIENTS):
+                call(connection)
+
+        with ThreadPoolExecutor(_CLIENTS) as clients:
+            list(clients.map(calls, connections))
+
     figures: dict[str, list[float]] = {"attached": [], "detached": []}
     for number in range(rounds + 1):
         for name, call in (("attached", attached), ("detached", detached)):
             before = cpu_s(*pids)
-            for _ in range(_ROUND_CALLS):
-                call()
+            run(call)
             if name == "detached":
                 time.sleep(0.2)
             if number:

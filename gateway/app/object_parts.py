@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 from gateway.app.options import asset_limits, object_options
@@ -10,6 +11,7 @@ from gateway.dispatch.object_endpoint import ObjectEndpoint, OnTransfer
 from gateway.errors import StoreUnavailable
 from gateway.objects.assets import PREFIX, Assets
 from gateway.objects.open import make_object_store
+from gateway.objects.references import resolve_references
 from gateway.objects.signed_urls import SharedKey, UrlSigner
 from gateway.objects.sweep import Lifetime, Sweep, SweepTurns
 from gateway.requests.stored import PREFIX as RESPONSES_PREFIX
@@ -19,6 +21,7 @@ from gateway.store.records import Store
 from runtime.events import emit
 from runtime.ids import new_uuid
 from runtime.tasks import spawn
+from wire.envelope import encode_assets
 
 KEY_NAME = "objects.key"
 SWEEP_NAME = "objects.sweep"
@@ -51,10 +54,22 @@ class ObjectParts:
         self._sweep = Sweep(self.store, lifetimes, turns, time.time)
 
     def endpoint(self, on_response: OnTransfer) -> ObjectEndpoint | None:
-        """Return what serves the signed URLs, `None` if the backend's own server does."""
+        """Return what serves the signed URLs on one listener.
+
+        `None` if the backend's own server does.
+        """
         if not self._is_local:
             return None
         return ObjectEndpoint(self.store, self._signer, self.assets.room, on_response)
+
+    async def find_assets(self, attach_url: str, account: str, asset_ids: Sequence[str]) -> bytes:
+        """Return the input assets of a call as fields of its envelope.
+
+        ``attach_url`` is where the workers of this process's calls reach it. Raises as
+        `gateway.objects.references.resolve_references`.
+        """
+        found = await resolve_references(self.assets, account, asset_ids, attach_url)
+        return encode_assets(found)
 
     async def open(self, stack: AsyncExitStack) -> None:
         """Open the store and sweep it, for the life of ``stack``.

@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.api.secrets.master_key import MasterKeyError
@@ -180,7 +181,6 @@ class GatewayProcess:
             FunctionNames(self._model) if "invocation" in settings.roles else None,
         )
         self._refusals = Refusals(self._metrics, access, self._admission.key_id_of)
-        self._object_endpoint = self._objects.endpoint(self._refusals.responded)
         self._sockets, self._shares_addresses = sockets, shares_addresses
         self._is_draining = False
         self._show_state()
@@ -219,6 +219,7 @@ class GatewayProcess:
         self._turns = LoopTurns()
         show_version(registry, "gateway")
         metrics.watch_uploads(self._uploads)
+        metrics.watch_detached(self._detached.book)
         metrics.watch_queue(self._queue)
         metrics.watch_dispatch(self._channels, lambda: self._invocations.queued)
         metrics.watch_websockets(self._invocations.live.values)
@@ -393,12 +394,13 @@ class GatewayProcess:
                 self._cross_origin,
                 requests,
                 api,
-                self._object_endpoint,
+                self._objects.endpoint(self._refusals.responded),
             ),
             self._refusals,
             sources(settings.edge),
             self._detached.book,
             self._detached.keyed,
+            partial(self._objects.find_assets, target_uri),
         )
 
     async def _listen_public(self, stack: AsyncExitStack, dispatch: Dispatch) -> Listener:
@@ -420,7 +422,10 @@ class GatewayProcess:
         listener = await listen(
             bind_sockets([address], reuse_port=False),
             AttachDispatcher(
-                self._attach, self._health, self._detached.forwarded, self._object_endpoint
+                self._attach,
+                self._health,
+                self._detached.forwarded,
+                self._objects.endpoint(self._refusals.responded),
             ),
             attach_limits(self._settings.attach),
         )

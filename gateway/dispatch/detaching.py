@@ -110,6 +110,7 @@ class Detaching:
         """Begin the invocation of ``call``, with a window as long as there is one."""
         inner = _inner(request, terms, MAX_POLL_S)
         invocation = self._begin(inner, call, head, caller._replace(poll_s=MAX_POLL_S), now_ns)
+        invocation.detached = call.kind
         call.begins(invocation)
         self.book.add(call)
 

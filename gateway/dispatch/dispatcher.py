@@ -1,7 +1,7 @@
 """Decides whether a request invokes a function or is for one of the path endpoints."""
 
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from copy import copy
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from gateway.invocation.machine import Invocation
 from gateway.invocation.once import OnceInvocation
 from gateway.invocation.upload import smaller_limit
 from gateway.invocation.websocket import WebSocketInvocation
+from gateway.objects.references import parse_references
 from gateway.requests.book import RequestBook
 from gateway.requests.endpoint import route_of
 from gateway.requests.exchanges import REQUESTS_PATH
@@ -32,10 +33,14 @@ from gateway.routing.sources import Sources
 from gateway.routing.websocket import check_handshake, take_key
 from http1.stream import IGNORED, Request, RequestStream, ResponseWriter, respond
 from wire.deadlines import MAX_POLL_S
-from wire.headers import IDEMPOTENCY_KEY
+from wire.headers import IDEMPOTENCY_KEY, NVCF_INPUT_ASSET_REFERENCES
 from wire.ids import request_id
 
 _NO_FUNCTION = "The call names no function: send its id as the metadata function-id"
+
+
+FindAssets = Callable[[str, Sequence[str]], Awaitable[bytes]]
+"""Returns an account's assets as fields of an envelope. Raises `gateway.errors.GatewayError`."""
 
 
 class Gates(NamedTuple):
@@ -54,6 +59,7 @@ class Dispatcher:
         "_cross_origin",
         "_detaching",
         "_elsewhere",
+        "_find_assets",
         "_keyed",
         "_random",
         "_rates",
@@ -74,8 +80,13 @@ class Dispatcher:
         sources: Sources,
         book: RequestBook,
         keyed: KeyedCalls,
+        find_assets: FindAssets | None = None,
     ) -> None:
-        """``read_head`` as from `gateway.routing.call_head.call_head_reader`."""
+        """``read_head`` as from `gateway.routing.call_head.call_head_reader`.
+
+        Without ``find_assets``, what names input assets is a header like others.
+        """
+        self._find_assets = find_assets
         self._detaching = Detaching(book, self._begin, context.max_body_bytes)
         self._keyed = keyed
         self._context = context
@@ -170,13 +181,24 @@ class Dispatcher:
         except GatewayError as error:
             return self._refuse(request, client, error, plan.head, INVOCATION)
 
-    def _invoke(self, request: Request, client: ResponseWriter, head: CallHead) -> RequestStream:
+    def _invoke(
+        self, request: Request, client: ResponseWriter, head: CallHead, references: bytes = b""
+    ) -> RequestStream:
+        """Serve a call of a function; ``references`` are those of input assets, found already."""
         now_ns = time.time_ns()
         caller = self._admission.admit(head, now_ns * 1e-9)
+        if NVCF_INPUT_ASSET_REFERENCES in request.values and self._find_assets is not None:
+            references = request.values[NVCF_INPUT_ASSET_REFERENCES]
+            asset_ids = parse_references(references)
+            request = _without_references(request)
+            if asset_ids:
+                found = self._find_assets(caller.account, asset_ids)
+                return self._hold_for_assets(request, client, head, found, references)
         if not DETACHING.isdisjoint(request.values):
             terms = terms_of(request)
             if IDEMPOTENCY_KEY in request.values:
-                return self._serve_keyed(request, client, head, caller, terms or Terms())
+                terms = terms or Terms()
+                return self._serve_keyed(request, client, head, caller, terms, references)
             if terms is not None:
                 return self._detach(request, client, head, caller, now_ns, terms)
         plan = None
@@ -185,6 +207,29 @@ class Dispatcher:
         elif request.known is not None:
             plan = request.known.plan = self._admission.plan(head, caller)
         return self._offer(request, client, head, caller, now_ns, plan)
+
+    def _hold_for_assets(
+        self,
+        request: Request,
+        client: ResponseWriter,
+        head: CallHead,
+        found: Awaitable[bytes],
+        references: bytes,
+    ) -> HeldCall:
+        """Admit a call again when its input assets are found; only then it is one."""
+
+        async def find() -> None:
+            request.source = request.source.with_fields(await found)
+
+        held = HeldCall(left=lambda: self._left(request, head))
+        held.wait(
+            find(),
+            client,
+            serve=lambda: self._invoke(request, client, head, references),
+            withdraw=lambda: None,
+            refuse=lambda error: self._refuse(request, client, error, head, INVOCATION),
+        )
+        return held
 
     def _offer(
         self,
@@ -239,6 +284,7 @@ class Dispatcher:
         head: CallHead,
         caller: Caller,
         terms: Terms,
+        references: bytes,
     ) -> RequestStream:
         """Serve a call with an Idempotency-Key: begin it if it is the first."""
         self._detaching.check(request, head, caller)
@@ -246,7 +292,7 @@ class Dispatcher:
         if head.origin is not None or caller.version.page_policy is not None or head.is_linked:
             access = self._cross_origin.of_call(caller.version, head)
         limit = smaller_limit(self._context.max_body_bytes, caller.version.max_body_bytes)
-        call = KeyedRequest(request, client, head, caller, terms, access, limit)
+        call = KeyedRequest(request, client, head, caller, terms, access, limit, references)
         ports = KeyedPorts(
             lambda keyed: self._begin_keyed(call, keyed),
             lambda error: self._refuse(request, client, error, head, INVOCATION),
@@ -360,6 +406,17 @@ class Dispatcher:
         if not caller.version.capacity:
             self._registry.wake(caller.version.version_id)
         return invocation
+
+
+def _without_references(request: Request) -> Request:
+    """Return ``request`` without the header that names its input assets."""
+    changed = copy(request)
+    changed.headers = [
+        header for header in request.headers if header[0] != NVCF_INPUT_ASSET_REFERENCES
+    ]
+    changed.values = dict(changed.headers)
+    changed.known = None
+    return changed
 
 
 def _as_sent(request: Request, head: CallHead | None) -> Request:

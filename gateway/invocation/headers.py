@@ -70,7 +70,7 @@ def correlation_of(request: Request) -> tuple[bytes, bytes]:
 def source_headers(source: Source) -> bytes:
     """Return the headers that tell the inference server about the client, encoded once."""
     if not source.encoded:
-        source.encoded = encode_headers(list(source.headers))
+        source.encoded = encode_headers(list(source.headers)) + source.fields
     return source.encoded
 
 

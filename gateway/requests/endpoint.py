@@ -22,7 +22,7 @@ from gateway.requests.asked import JSON, Asked
 from gateway.requests.book import RequestBook
 from gateway.requests.detached import QUEUED_STATE, DetachedCall
 from gateway.requests.errors import RequestNotFound
-from gateway.requests.events import EventsExchange, Positions
+from gateway.requests.events import EventsExchange, WatchedPositions
 from gateway.requests.exchanges import REQUESTS_PATH, ResponseExchange
 from gateway.requests.forwarding import Forwarder
 from gateway.requests.stored_exchange import HasLived, StoredExchange
@@ -42,21 +42,21 @@ _METHODS = {b"": b"GET, HEAD, DELETE, OPTIONS", b"response": _READ, b"events": _
 LAST_EVENT_ID = b"last-event-id"
 
 
-class Route(NamedTuple):
+class RequestRoute(NamedTuple):
     """What a path names: a request, and a part of it, empty for the request itself."""
 
     request_id: str
     part: bytes
 
 
-def route_of(target: bytes) -> Route | None:
+def route_of(target: bytes) -> RequestRoute | None:
     """Return what a request target names below ``/v2/requests/``, `None` for anything else."""
     if not target.startswith(REQUESTS_PATH):
         return None
     path = target.partition(b"?")[0][len(REQUESTS_PATH) :]
     text, _, part = path.partition(b"/")
     request_id = parse_uuid(text)
-    return None if request_id is None else Route(request_id, part)
+    return None if request_id is None else RequestRoute(request_id, part)
 
 
 class Access(NamedTuple):
@@ -94,7 +94,7 @@ class RequestsEndpoint:
         self,
         book: RequestBook,
         access: Access,
-        positions: Positions,
+        positions: WatchedPositions,
         forwarder: Forwarder,
         has_lived: HasLived,
         count: Callable[[Request, int], None],
@@ -118,10 +118,14 @@ class RequestsEndpoint:
             return self._serve_here(call, asked, client)
         process = process_of(asked.request_id)
         if process == self._forwarder.process:
-            return self._serve_stored(asked, client)
+            return self._serve_stored(asked, client, _is_here)
         request.target = sent_target
         return self._forwarder.serve(
-            request, client, process, asked.window_s, lambda: self._serve_stored(asked, client)
+            request,
+            client,
+            process,
+            asked.window_s,
+            lambda: self._serve_stored(asked, client, self._has_lived),
         )
 
     def serve_forwarded(self, request: Request, client: ResponseWriter) -> RequestStream:
@@ -131,7 +135,7 @@ class RequestsEndpoint:
             return IGNORED
         call = self._book.find(asked.request_id)
         if call is None:
-            return self._serve_stored(asked, client)
+            return self._serve_stored(asked, client, _is_here)
         try:
             return self._serve_here(call, asked, client)
         except GatewayError as error:
@@ -171,8 +175,11 @@ class RequestsEndpoint:
             raise Forbidden(f"The credential lacks the scope {INVOKE}")
         return asked
 
-    def _serve_stored(self, asked: Asked, client: ResponseWriter) -> RequestStream:
-        return StoredExchange(asked, client, self._book.responses, self._has_lived)
+    def _serve_stored(
+        self, asked: Asked, client: ResponseWriter, is_lost: HasLived
+    ) -> RequestStream:
+        """Serve a request from the object store; ``is_lost``: whether a holder may be gone."""
+        return StoredExchange(asked, client, self._book.responses, is_lost)
 
     def _serve_here(
         self, call: DetachedCall, asked: Asked, client: ResponseWriter
@@ -220,3 +227,8 @@ class RequestsEndpoint:
             asked.refuse(client, error)
         else:
             asked.send(client, 204, [], b"")
+
+
+async def _is_here(_process: int) -> bool:
+    """Say of the holder that it has not gone: what it does not know was never there."""
+    return False

@@ -92,10 +92,14 @@ class Holders:
         parts = urlsplit(uri)
         if parts.hostname is None or parts.port is None:
             return None
+        authority, secret = parts.netloc.encode(), secret.encode()
+        holder = self._known.get(process)
+        if holder is not None and (holder.authority, holder.secret) == (authority, secret):
+            return holder
         self.forget(process)
         holder = Holder(
-            parts.netloc.encode(),
-            secret.encode(),
+            authority,
+            secret,
             Pool(
                 _connect_to(parts.hostname, parts.port),
                 idle_s=_IDLE_S,
@@ -112,7 +116,7 @@ class Holders:
         """Ask again the next time: the process did not respond. What it responds to goes on."""
         holder = self._known.pop(process, None)
         if holder is not None:
-            holder.pool.resize(0)
+            holder.pool.resize(1)
 
     def tick(self) -> None:
         """Close connections that idle for too long, and those to machines that are gone."""

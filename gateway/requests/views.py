@@ -1,26 +1,30 @@
 """A detached call as JSON, for callers: `GET /v2/requests/{id}` and its events."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import orjson
 
 from gateway.errors import problem_for
-from gateway.requests.detached import FAILED, DetachedCall
+from gateway.requests.detached import FAILED, LEASED, QUEUED_STATE, DetachedCall
 from wire.problem import instance_of
 
 
 def view_of(
     call: DetachedCall, position: int | None = None, eta_s: int | None = None
 ) -> dict[str, object]:
-    """Return what callers see of a call. ``position`` is its rank in the queue, if known."""
+    """Return what callers see of a call.
+
+    ``position`` is its rank in the queue, if it is known; 0: a worker has just leased it.
+    """
     view: dict[str, object] = {
         "requestId": call.request_id,
         "functionId": call.function_id,
         "functionVersionId": call.version_id,
-        "state": call.state,
+        "state": LEASED if position == 0 and call.state == QUEUED_STATE else call.state,
         "createdAt": time_text(call.created_at),
     }
-    if position is not None:
+    if position:
         view["position"] = position
     if eta_s is not None:
         view["etaSeconds"] = eta_s
@@ -56,7 +60,14 @@ def view_body(call: DetachedCall, position: int | None = None, eta_s: int | None
 
 def time_text(unix_s: float) -> str:
     """Return a time as RFC 3339 has it, in UTC with milliseconds."""
-    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+    second = int(unix_s)
+    return f"{_second_text(second)}.{int((unix_s - second) * 1000):03d}Z"
+
+
+@lru_cache(maxsize=64)
+def _second_text(unix_s: int) -> str:
+    """Return a time without its zone; a call has up to four, most of one or two seconds."""
+    return datetime.fromtimestamp(unix_s, UTC).isoformat()[:-6]
 
 
 def _recorded_problem(call: DetachedCall) -> object:
