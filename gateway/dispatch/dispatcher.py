@@ -196,19 +196,24 @@ class Dispatcher:
         except GatewayError as error:
             return self._refuse(request, client, error, plan.head, INVOCATION)
 
-    def _invoke(self, request: Request, client: ResponseWriter, head: CallHead) -> RequestStream:
+    def _invoke(
+        self, request: Request, client: ResponseWriter, head: CallHead, references: bytes = b""
+    ) -> RequestStream:
+        """Serve a call of a function; ``references`` are those of input assets, found already."""
         now_ns = time.time_ns()
         caller = self._admission.admit(head, now_ns * 1e-9)
         if NVCF_INPUT_ASSET_REFERENCES in request.values and self._find_assets is not None:
-            asset_ids = parse_references(request.values[NVCF_INPUT_ASSET_REFERENCES])
+            references = request.values[NVCF_INPUT_ASSET_REFERENCES]
+            asset_ids = parse_references(references)
             request = _without_references(request)
             if asset_ids:
                 found = self._find_assets(caller.account, asset_ids)
-                return self._hold_for_assets(request, client, head, found)
+                return self._hold_for_assets(request, client, head, found, references)
         if not DETACHING.isdisjoint(request.values):
             terms = terms_of(request)
             if IDEMPOTENCY_KEY in request.values:
-                return self._serve_keyed(request, client, head, caller, terms or Terms())
+                terms = terms or Terms()
+                return self._serve_keyed(request, client, head, caller, terms, references)
             if terms is not None:
                 return self._detach(request, client, head, caller, now_ns, terms)
         plan = None
@@ -224,6 +229,7 @@ class Dispatcher:
         client: ResponseWriter,
         head: CallHead,
         found: Awaitable[bytes],
+        references: bytes,
     ) -> HeldCall:
         """Admit a call again when its input assets are found; only then it is one."""
 
@@ -234,7 +240,7 @@ class Dispatcher:
         held.wait(
             find(),
             client,
-            serve=lambda: self._invoke(request, client, head),
+            serve=lambda: self._invoke(request, client, head, references),
             withdraw=lambda: None,
             refuse=lambda error: self._refuse(request, client, error, head, INVOCATION),
         )
@@ -293,6 +299,7 @@ class Dispatcher:
         head: CallHead,
         caller: Caller,
         terms: Terms,
+        references: bytes,
     ) -> RequestStream:
         """Serve a call with an Idempotency-Key: begin it if it is the first."""
         self._detaching.check(request, head, caller, terms)
@@ -300,7 +307,7 @@ class Dispatcher:
         if head.origin is not None or caller.version.page_policy is not None or head.is_linked:
             access = self._cross_origin.of_call(caller.version, head)
         limit = smaller_limit(self._context.max_body_bytes, caller.version.max_body_bytes)
-        call = KeyedRequest(request, client, head, caller, terms, access, limit)
+        call = KeyedRequest(request, client, head, caller, terms, access, limit, references)
         ports = KeyedPorts(
             lambda keyed: self._begin_keyed(call, keyed),
             lambda error: self._refuse(request, client, error, head, INVOCATION),

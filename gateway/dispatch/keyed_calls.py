@@ -53,7 +53,7 @@ class KeyedRequest(NamedTuple):
     """An admitted call with a key.
 
     ``access`` is what its response gets for web pages, ``max_body_bytes`` the limit of its body, 0
-    for none.
+    for none. ``references`` are those of its input assets, if the request has them no more.
     """
 
     request: Request
@@ -63,11 +63,12 @@ class KeyedRequest(NamedTuple):
     terms: Terms
     access: PageAccess | None
     max_body_bytes: int
+    references: bytes
 
     def fingerprint(self) -> Fingerprint:
         """Return the fingerprint of the request without its body."""
         target = self.head.sent_target or self.request.target
-        return Fingerprint(self.request, target, self.head.version_id)
+        return Fingerprint(self.request, target, self.head.version_id, self.references)
 
 
 class KeyedPorts(NamedTuple):

@@ -33,8 +33,9 @@ _quoted = re.compile(rb'"((?:[ !#-\[\]-~]|\\["\\])*)"' + _PARAMETER).fullmatch
 _bare = re.compile(rb"[!#-+\--:<-~]+").fullmatch
 """Visible ASCII without quotation mark, comma and semicolon, which make it something else."""
 _escaped = re.compile(rb"\\(.)")
-_FINGERPRINTED = (CONTENT_TYPE, CONTENT_ENCODING, NVCF_INPUT_ASSET_REFERENCES)
-"""Headers that belong to the request as such; the others may differ when it is sent again."""
+_FINGERPRINTED = (CONTENT_TYPE, CONTENT_ENCODING)
+"""Headers that belong to the request as such, as the references of input assets do; the others may
+differ when it is sent again."""
 
 
 def parse_key(value: bytes) -> bytes:
@@ -82,10 +83,18 @@ class Fingerprint:
 
     __slots__ = ("_body", "_head")
 
-    def __init__(self, request: Request, target: bytes, version_id: str | None) -> None:
+    def __init__(
+        self,
+        request: Request,
+        target: bytes,
+        version_id: str | None,
+        references: bytes = b"",
+    ) -> None:
+        """``references`` are those of input assets, if they are no header of the request."""
         get = request.values.get
         parts = [request.method, target, (version_id or "").encode()]
         parts += [get(name, b"").strip() for name in _FINGERPRINTED]
+        parts.append(references or get(NVCF_INPUT_ASSET_REFERENCES, b""))
         self._head = sha256(_joined(parts)).digest()
         self._body = sha256()
 

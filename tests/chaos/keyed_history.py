@@ -149,7 +149,9 @@ def every_end_is_explained(history: KeyedHistory) -> Iterator[str]:
         if attempt.end is Ended.GAVE_UP or (attempt.is_final and attempt.end is not Ended.WHOLE):
             yield f"key {attempt.key} ended as {attempt.outcome!r}"
         elif attempt.end in (Ended.CUT, Ended.REFUSED):
-            if not _had_fault(history, attempt, (attempt.gateway,)):
+            # A response that has begun breaks off with any part that it passes.
+            own = attempt.gateway if attempt.end is Ended.REFUSED else ""
+            if not _had_fault(history, attempt, own):
                 yield f"key {attempt.key} ended as {attempt.outcome!r} without a fault"
         elif attempt.end is Ended.WHOLE and not attempt.is_served:
             if attempt.reason not in REASONS.get(attempt.status, frozenset()):
@@ -221,9 +223,10 @@ KEYED_CHECKS: tuple[KeyedCheck, ...] = (
 )
 
 
-def _had_fault(history: KeyedHistory, attempt: Attempt, targets: tuple[str, ...]) -> bool:
+def _had_fault(history: KeyedHistory, attempt: Attempt, target: str) -> bool:
+    """Return whether ``target``, or any part if that is empty, was killed meanwhile."""
     return any(
-        fault.target in targets
+        (not target or fault.target == target)
         and fault.began_at <= attempt.ended_at
         and fault.ended_at + TAIL_S >= attempt.started_at
         for fault in history.faults
