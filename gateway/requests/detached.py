@@ -124,7 +124,8 @@ class DetachedCall:
     """A detached call of this process.
 
     ``created_at`` is Unix time in seconds. ``invocation`` is ``None`` once the call is over, and
-    ``ending`` before that. ``leader`` is the follower that the worker waits for. ``kind`` is the
+    ``ending`` before that. ``leader`` is the follower that the worker waits for, and
+    ``take_interim`` takes interim responses for it. ``kind`` is the
     word for how the call was detached; ``watchers`` are called when the state may have changed.
     ``is_kept``: the response is to be stored, also if its first client gets it. ``is_settled``: it
     is stored, or it is known that it will not be; only then others are shown that the call is over.
@@ -154,6 +155,7 @@ class DetachedCall:
         "recording",
         "request_id",
         "slot",
+        "take_interim",
         "target",
         "version_id",
         "watchers",
@@ -184,6 +186,7 @@ class DetachedCall:
         self.is_kept = True
         self.is_settled = False
         self.extra: Mapping[str, object] = NOTHING
+        self.take_interim: Callable[[int, Headers], None] | None = None
         self.on_timeout: Callable[[], None] | None = None
         self.due_at: float | None = None
         self.slot = -1
@@ -267,7 +270,7 @@ class DetachedCall:
         """The client of ``cursor`` is gone. The call goes on."""
         cursor.leave()
         if cursor is self.leader:
-            self.leader = None
+            self.leader = self.take_interim = None
             self.caught_up()
 
     def watch(self, watcher: Callable[[], None]) -> None:
@@ -291,7 +294,9 @@ class DetachedCall:
     # The response: `http1.stream.ResponseWriter` towards the invocation
 
     def send_interim(self, status: int, headers: Headers) -> None:
-        """An interim response is for a client that waits, and not recorded."""
+        """Pass an interim response to the leader; it is not recorded."""
+        if self.leader is not None and self.take_interim is not None:
+            self.take_interim(status, headers)
 
     def send_head(self, status: int, headers: Headers, body_bytes: int | None) -> None:
         """Record the head."""
@@ -414,8 +419,7 @@ class DetachedCall:
         """Keep what the invocation knows, and let it go."""
         if self.ending is not None:
             return
-        self._source = None
-        self.leader = None
+        self._source = self.leader = self.take_interim = None
         self.invocation = None
         self.ending = self._make_ending(invocation, problem)
         if problem is not None:
