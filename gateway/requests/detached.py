@@ -129,8 +129,7 @@ class DetachedCall:
     word for how the call was detached; ``watchers`` are called when the state may have changed.
     ``is_kept``: the response is to be stored, also if its first client gets it. ``is_settled``: it
     is stored, or it is known that it will not be; only then others are shown that the call is over.
-    ``extra`` is stored with it, for who made the call. ``due_at`` and ``slot`` belong to the timers
-    that call `timed_out`.
+    ``extra`` is stored with it, for who made the call.
     """
 
     __slots__ = (
@@ -140,7 +139,6 @@ class DetachedCall:
         "_source",
         "account",
         "created_at",
-        "due_at",
         "ending",
         "extra",
         "function_id",
@@ -150,11 +148,9 @@ class DetachedCall:
         "kind",
         "leader",
         "method",
-        "on_timeout",
         "owner",
         "recording",
         "request_id",
-        "slot",
         "take_interim",
         "target",
         "version_id",
@@ -187,9 +183,6 @@ class DetachedCall:
         self.is_settled = False
         self.extra: Mapping[str, object] = NOTHING
         self.take_interim: Callable[[int, Headers], None] | None = None
-        self.on_timeout: Callable[[], None] | None = None
-        self.due_at: float | None = None
-        self.slot = -1
 
     def __repr__(self) -> str:
         return f"<DetachedCall {self.request_id} {self.state}>"
@@ -480,11 +473,6 @@ class DetachedCall:
             return self.ending.head_at
         invocation = self.invocation
         return 0.0 if invocation is None else self._unix(invocation, invocation.head_at)
-
-    def timed_out(self) -> None:
-        """The deadline of the call's own timer has passed."""
-        if self.on_timeout is not None:
-            self.on_timeout()
 
     def tell_watchers(self) -> None:
         """The state may have changed."""
