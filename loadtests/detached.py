@@ -2,7 +2,8 @@
 
 ``--waiting``: memory of the gateway for each call that waits in the queue while nobody holds a
 connection for it. ``--cpu``: CPU of gateway and worker agent for a detached call, accepted, run,
-stored and fetched, compared with the same call attached, in alternating rounds.
+stored and fetched, compared with the same call attached, in alternating rounds. ``--large``: memory
+for one long response.
 """
 
 import argparse
@@ -18,11 +19,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
+
 from loadtests.proc import tree
 from tests.support.stack import Gateway, Stack
 
 MAX_WAITING_BYTES = 4096
 MAX_RATIO = 1.6
+MAX_LARGE_MIB = 64
 _length = re.compile(rb"(?i)content-length: (\d+)")
 _location = re.compile(rb"(?i)\r\nlocation: ([^\r]+)")
 _BODY = json.dumps({"prompt": "x" * 200}).encode()
@@ -128,10 +132,31 @@ def measure_cpu(gateway: Gateway, agent_pid: int, rounds: int) -> bool:
     return ratio <= MAX_RATIO
 
 
+def measure_large(gateway: Gateway, body_bytes: int) -> bool:
+    """Print how much a long response adds to the gateway's memory while it is kept and fetched."""
+    connection = Connection(gateway)
+    before = rss_bytes(gateway)
+    _, location = connection.call("GET", f"/huge?bytes={body_bytes}", prefer="respond-async")
+    most, got = 0, 0
+    with httpx.Client(base_url=gateway.url, headers=gateway.headers, timeout=60) as client:
+        while client.get(location).json()["state"] not in {"done", "failed"}:
+            most = max(most, rss_bytes(gateway))
+            time.sleep(0.1)
+        with client.stream("GET", f"{location}/response") as response:
+            for number, data in enumerate(response.iter_raw()):
+                got += len(data)
+                if number % 1000 == 0:
+                    most = max(most, rss_bytes(gateway))
+    mib = (most - before) / 2**20
+    print(f"{got} bytes kept and fetched: {mib:.1f} MiB more (at most {MAX_LARGE_MIB})")
+    return got == body_bytes and mib <= MAX_LARGE_MIB
+
+
 async def main() -> int:
     """Print the figures; return 1 if one is above its bar."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--waiting", type=int, default=0, metavar="CALLS")
+    parser.add_argument("--large", type=int, default=0, metavar="BYTES")
     parser.add_argument("--cpu", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
@@ -143,8 +168,11 @@ async def main() -> int:
             gateway = await asyncio.to_thread(stack.gateway, OBJECTS__FOLDER=f"{folder}/objects")
             if options.waiting:
                 is_good &= await asyncio.to_thread(measure_waiting, gateway, options.waiting)
-            if options.cpu:
+            if options.cpu or options.large:
                 agent = await asyncio.to_thread(stack.agent)
+            if options.large:
+                is_good &= await asyncio.to_thread(measure_large, gateway, options.large)
+            if options.cpu:
                 pid = agent.process.pid
                 is_good &= await asyncio.to_thread(measure_cpu, gateway, pid, options.rounds)
         finally:

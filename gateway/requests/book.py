@@ -30,7 +30,7 @@ _BATCH = 64
 """Short responses in one operation: to change threads for each costs more than to write it."""
 _GATHER_S = 0.02
 """Time between two such operations. A response that comes alone is stored at once."""
-_ATTEMPTS_AFTER_S = (0.5, 2.0, 8.0)
+RETRIES_S = (0.5, 2.0, 8.0)
 """A response that could not be stored is tried again after so many seconds."""
 _CACHED_BYTES = 16_777_216
 _CACHED_CALLS = 2048
@@ -230,7 +230,7 @@ class RequestBook:
     async def _store(self, calls: list[DetachedCall]) -> bool:
         """Store responses; return whether they are stored."""
         cause = ""
-        for wait_s in (*_ATTEMPTS_AFTER_S, 0.0):
+        for wait_s in (*RETRIES_S, 0.0):
             try:
                 if is_short(calls[0]):
                     await self.responses.put_short(calls)

@@ -128,13 +128,13 @@ class DetachedCall:
     """A detached call of this process.
 
     ``created_at`` is Unix time in seconds. ``invocation`` is ``None`` once the call is over, and
-    ``ending`` before that. ``leader`` is the follower that the worker waits for. ``kind`` is the
+    ``ending`` before that. ``leader`` is the follower that the worker waits for, and
+    ``take_interim`` takes interim responses for it. ``kind`` is the
     word for how the call was detached; ``watchers`` are called when the state may have changed.
     ``is_kept``: the response is to be stored, also if its first client gets it. ``is_settled``: it
     is stored, or it is known that it will not be; only then others are shown that the call is over.
     ``extra`` is stored with it, for who made the call. ``keyed`` is what is known of a call with an
-    Idempotency-Key. ``webhook_url`` is told when the call is over. ``due_at`` and ``slot`` belong
-    to the timers that call `timed_out`.
+    Idempotency-Key. ``webhook_url`` is told when the call is over.
     """
 
     __slots__ = (
@@ -144,7 +144,6 @@ class DetachedCall:
         "_source",
         "account",
         "created_at",
-        "due_at",
         "ending",
         "extra",
         "function_id",
@@ -155,11 +154,10 @@ class DetachedCall:
         "kind",
         "leader",
         "method",
-        "on_timeout",
         "owner",
         "recording",
         "request_id",
-        "slot",
+        "take_interim",
         "target",
         "version_id",
         "watchers",
@@ -193,9 +191,7 @@ class DetachedCall:
         self.extra: Mapping[str, object] = NOTHING
         self.keyed: KeyedCall | None = None
         self.webhook_url = ""
-        self.on_timeout: Callable[[], None] | None = None
-        self.due_at: float | None = None
-        self.slot = -1
+        self.take_interim: Callable[[int, Headers], None] | None = None
 
     def __repr__(self) -> str:
         return f"<DetachedCall {self.request_id} {self.state}>"
@@ -281,7 +277,7 @@ class DetachedCall:
         """The client of ``cursor`` is gone. The call goes on."""
         cursor.leave()
         if cursor is self.leader:
-            self.leader = None
+            self.leader = self.take_interim = None
             self.caught_up()
 
     def watch(self, watcher: Callable[[], None]) -> None:
@@ -305,7 +301,9 @@ class DetachedCall:
     # The response: `http1.stream.ResponseWriter` towards the invocation
 
     def send_interim(self, status: int, headers: Headers) -> None:
-        """An interim response is for a client that waits, and not recorded."""
+        """Pass an interim response to the leader; it is not recorded."""
+        if self.leader is not None and self.take_interim is not None:
+            self.take_interim(status, headers)
 
     def send_head(self, status: int, headers: Headers, body_bytes: int | None) -> None:
         """Record the head."""
@@ -428,8 +426,7 @@ class DetachedCall:
         """Keep what the invocation knows, and let it go."""
         if self.ending is not None:
             return
-        self._source = None
-        self.leader = None
+        self._source = self.leader = self.take_interim = None
         self.invocation = None
         self.ending = self._make_ending(invocation, problem)
         if problem is not None:
@@ -490,11 +487,6 @@ class DetachedCall:
             return self.ending.head_at
         invocation = self.invocation
         return 0.0 if invocation is None else self._unix(invocation, invocation.head_at)
-
-    def timed_out(self) -> None:
-        """The deadline of the call's own timer has passed."""
-        if self.on_timeout is not None:
-            self.on_timeout()
 
     def tell_watchers(self) -> None:
         """The state may have changed."""

@@ -319,6 +319,7 @@ class FirstExchange(ResponseExchange):
     def start(self) -> None:
         """The invocation has begun: follow it at once, unless the client is to get 202."""
         if not self._terms.is_async or self.call.is_over:
+            self.call.take_interim = self._client.send_interim
             self.begin(leads=True)
         else:
             self.call.watch(self._failed_early)

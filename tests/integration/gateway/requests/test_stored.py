@@ -188,7 +188,7 @@ async def test_bounds_refuse_further_calls(holder: Holder) -> None:
 async def test_a_response_that_cannot_be_stored_is_tried_again_and_then_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.requests.book._ATTEMPTS_AFTER_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("gateway.requests.book.RETRIES_S", (0.0, 0.0, 0.0))
     objects = Failing(tmp_path / "objects", signer())
     holder = Holder(objects, tmp_path)
     objects.failures = 2

@@ -278,3 +278,13 @@ def test_the_bytes_of_an_account_are_forgotten_with_its_responses() -> None:
     assert account.bytes == 11
     account.begin_part()
     assert account.bytes == 0
+
+
+def test_interim_responses_reach_the_first_client_alone() -> None:
+    detached = Detached(ATTACHED_FIRST)
+    detached.call.send_interim(103, [])
+    assert detached.script.take() == ["client.interim 103 []"]
+    detached.stream.request_end()
+    detached.stream.request_broken()
+    detached.call.send_interim(103, [])
+    assert detached.script.take() == []
