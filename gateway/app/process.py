@@ -226,6 +226,7 @@ class GatewayProcess:
         self._turns = LoopTurns()
         show_version(registry, "gateway")
         metrics.watch_uploads(self._uploads)
+        metrics.watch_detached(self._detached.book)
         metrics.watch_queue(self._queue)
         metrics.watch_dispatch(self._channels, lambda: self._invocations.queued)
         metrics.watch_websockets(self._invocations.live.values)

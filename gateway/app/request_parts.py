@@ -10,7 +10,7 @@ from gateway.dispatch.spool import SpoolFiles
 from gateway.objects.interface import ObjectStore
 from gateway.requests.book import RequestBook
 from gateway.requests.endpoint import Access, RequestsEndpoint
-from gateway.requests.events import Positions
+from gateway.requests.events import WatchedPositions
 from gateway.requests.exchanges import REQUESTS_PATH
 from gateway.requests.forwarding import ForwardedRequests, Forwarder, OnResponse
 from gateway.requests.holders import Holders
@@ -63,7 +63,7 @@ class RequestParts:
         endpoint = RequestsEndpoint(
             self.book,
             access,
-            Positions(queue.position, invocations.lines.eta_s),
+            WatchedPositions(queue.position, invocations.lines.eta_s),
             self.forwarder,
             self.holders.has_lived,
             on_response,
