@@ -392,8 +392,10 @@ class GatewayProcess:
             access, self._queue, self._invocations, self._refusals.request_served
         )
 
+        find_assets = partial(self._objects.find_assets, target_uri)
+
         def polling(ports: PollingPorts) -> PollingRoutes:
-            return self._detached.polling(access, self._objects.assets, target_uri, ports)
+            return self._detached.polling(access, find_assets, ports)
 
         is_invoked = "invocation" in settings.roles
         suffix = settings.edge.host_suffix.strip(".").lower()
@@ -417,7 +419,7 @@ class GatewayProcess:
             self._detached.book,
             self._detached.keyed,
             polling if is_invoked else None,
-            partial(self._objects.find_assets, target_uri),
+            find_assets,
         )
 
     async def _listen_public(self, stack: AsyncExitStack, dispatch: Dispatch) -> Listener:

@@ -5,10 +5,9 @@ from contextlib import AsyncExitStack
 
 from gateway.app.options import request_limits, webhook_rules
 from gateway.dispatch.keyed_calls import KeyedCalls
-from gateway.dispatch.polling import PollingPorts, PollingRoutes
+from gateway.dispatch.polling import FindAssets, PollingPorts, PollingRoutes
 from gateway.dispatch.registry import InvocationRegistry
 from gateway.dispatch.spool import SpoolFiles
-from gateway.objects.assets import Assets
 from gateway.objects.interface import ObjectStore
 from gateway.requests.book import RequestBook
 from gateway.requests.endpoint import Access, RequestsEndpoint
@@ -83,11 +82,11 @@ class RequestParts:
         return endpoint
 
     def polling(
-        self, access: Access, assets: Assets, attach_uri: str, ports: PollingPorts
+        self, access: Access, find_assets: FindAssets, ports: PollingPorts
     ) -> PollingRoutes:
         """Return what serves NVCF's polling routes, also polls that other processes forward."""
         polls = Polls(self.book, access, self.forwarder, self.holders.has_lived)
-        routes = PollingRoutes(self.book, polls, access, assets, attach_uri, ports)
+        routes = PollingRoutes(self.book, polls, access, find_assets, ports)
         for prefix in POLLING_PREFIXES:
             self.forwarded.add(prefix, routes.serve_forwarded)
         return routes
