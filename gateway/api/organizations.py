@@ -1,4 +1,4 @@
-"""The API's routes below an organization (`gateway.routing.organizations`), and what NGC tells of it.
+"""The routes below an organization (`gateway.routing.organizations`), and what NGC tells of it.
 
 Beside NVCF's routes, ``ngcsdk`` asks NGC whose key it was given and, if that is a JWT, for the
 organizations and teams of its user. All of it is at the host of ``NGC_CLI_API_URL``.
@@ -12,10 +12,15 @@ from aiohttp import web
 from gateway.api.caller_info import caller_info
 from gateway.api.route import AnyRoute, Api
 from gateway.domain.principal import Principal
-from gateway.errors import NotFound
+from gateway.errors import Forbidden, NotFound
 from gateway.routing.organizations import BASE, TEMPLATE, VARIABLE, require_organization
 
 _OK = {"requestStatus": {"statusCode": "SUCCESS"}}
+_ARTIFACT = (
+    "/v2/org/{organization}{team:(?:/team/[^/]+)?}"
+    "/{kind:repos|models|resources|helm-charts}/{artifact:.+}"
+)
+"""Where NGC's registries are asked for an image, a model, a resource or a chart."""
 
 
 def organization_path(route: AnyRoute) -> str | None:
@@ -41,6 +46,7 @@ def add_ngc_routes(app: web.Application, api: Api) -> None:
     app.router.add_get(f"/v2/orgs/{{{VARIABLE}}}", partial(_organization, api))
     app.router.add_get(f"/v2/org/{{{VARIABLE}}}/teams", partial(_teams, api))
     app.router.add_get("/v2/users/me", partial(_user, api))
+    app.router.add_get(_ARTIFACT, partial(_artifact, api))
 
 
 async def _organizations(api: Api, request: web.Request) -> web.Response:
@@ -68,6 +74,14 @@ async def _user(api: Api, request: web.Request) -> web.Response:
     role = {"org": _view(api, principal), "orgRoles": sorted(principal.scopes)}
     user = {"name": principal.subject, "roles": [role]}
     return web.json_response({**_OK, "user": user, "userRoles": [role]})
+
+
+async def _artifact(api: Api, request: web.Request) -> web.Response:
+    """Refuse to look into a registry. After a 403 ``ngcsdk`` warns and goes on, after a 404 not."""
+    _caller(api, request)
+    raise Forbidden(
+        "The gateway does not look into registries: whether an image can run is decided at deploy"
+    )
 
 
 def _caller(api: Api, request: web.Request) -> Principal:

@@ -62,3 +62,11 @@ async def test_a_caller_is_told_its_organization(member: Client) -> None:
     (role,) = (await member.get("/v2/users/me?org-name=acme")).body["userRoles"]
     assert role["org"] == listed
     assert (await member.get("/v2/users/me?org-name=other")).status == 403
+
+
+@pytest.mark.parametrize("artifact", ["acme/repos/a/images/1", "nvidia/team/t/models/m/versions/1"])
+async def test_registries_are_not_looked_into(member: Client, artifact: str) -> None:
+    """`ngcsdk` asks before it creates a function, and goes on after a 403 only."""
+    told = await member.get(f"/v2/org/{artifact}")
+    assert (told.status, told.body["instance"]) == (403, f"/v2/org/{artifact}")
+    assert "registries" in told.body["detail"]

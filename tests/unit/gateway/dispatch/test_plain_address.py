@@ -496,7 +496,9 @@ def test_a_path_that_only_begins_like_the_apis_is_the_functions(target: bytes) -
     assert Plain().call(b"GET", target, credential=ONE).path == target
 
 
-@pytest.mark.parametrize("target", [b"/health/x", b"/v1/keys/1", b"/v2/orgs/o/nvcf/functions", b"/v2/users/me"])
+@pytest.mark.parametrize(
+    "target", [b"/health/x", b"/v1/keys/1", b"/v2/orgs/o/nvcf/functions", b"/v2/users/me"]
+)
 def test_what_is_below_the_paths_of_the_api_is_not_the_functions(target: bytes) -> None:
     plain = Plain()
     plain.begin(b"GET", target, ONE)
