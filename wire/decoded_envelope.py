@@ -152,6 +152,14 @@ def decode_envelope(data: bytes) -> Envelope:
     )
 
 
+def large_response_url(data: bytes) -> str:
+    """Return where an encoded envelope says that a large response is to be put, empty if nowhere.
+
+    Gateways of NVCF say so; hardly any worker needs it. Raises `EnvelopeError`.
+    """
+    return _parse(data).largeResponseUrl
+
+
 def decode_call_head(data: bytes) -> EnvelopeHead:
     """Decode what `encode_call_head` has encoded. Raises `EnvelopeError`."""
     return EnvelopeHead(_parse(data))

@@ -37,10 +37,12 @@ NVCF_POLL_SECONDS = b"nvcf-poll-seconds"
 NVCF_PERCENT_COMPLETE = b"nvcf-percent-complete"
 """Of a 202: how far a polled call has come (`docs/wire.md` §24)."""
 NVCF_INPUT_ASSET_REFERENCES = b"nvcf-input-asset-references"
-"""Of a polled call: the ids of its input assets, with commas between them."""
+"""Of a call: the ids of its input assets, with commas between them."""
 NVCF_QUEUE_POSITION = b"nvcf-queue-position"
 NVCF_DETACH = b"nvcf-detach"
 """``on-disconnect``: the call goes on when its client leaves."""
+NVCF_HOLDER_SECRET = b"nvcf-holder-secret"
+"""On a request that one gateway process forwards to another: that the other one has given it."""
 PREFER = b"prefer"
 PREFERENCE_APPLIED = b"preference-applied"
 """RFC 7240."""
@@ -49,6 +51,9 @@ NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY = b"nvcf-feature-disable-worker-compat
 NVCF_ALLOW_RERUN = b"nvcf-allow-rerun"
 """In the envelope, ``false``: a method that is not idempotent must not be run a second time. With
 ``never``, no method: the request was sent to an inference server before, over a channel."""
+NVCF_POLLED = b"nvcf-polled"
+"""In the envelope, ``false``: a 202 of the inference server is the response, and no worker waits
+for polls (`docs/wire.md` §8.8)."""
 NVCF_PASS_INTERIM = b"nvcf-pass-interim"
 """In the envelope, ``true``: the client is to get the inference server's interim responses too."""
 NVCF_UPGRADE = b"nvcf-upgrade"
@@ -205,6 +210,7 @@ _SET_FOR_ENVELOPE = frozenset(
         NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY,
         NVCF_ALLOW_RERUN,
         NVCF_PASS_INTERIM,
+        NVCF_POLLED,
         NVCF_UPGRADE,
     }
 )

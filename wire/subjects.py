@@ -54,6 +54,11 @@ def locate_subject(region: str, process: int) -> str:
     return f"nvcf.request.{region}.{process:04x}"
 
 
+def holder_subject(region: str, process: int) -> str:
+    """Return the subject on which a gateway process is asked where it can be reached."""
+    return f"nvcf.holder.{region}.{process:04x}"
+
+
 def direct_subject(region: str) -> str:
     """Return the subject on which gateway processes tell how many calls channels carry."""
     return f"nvcf.direct.{region}"

@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.api.secrets.master_key import MasterKeyError
@@ -17,11 +18,11 @@ from gateway.app.options import (
     attach_limits,
     collection_bounds,
     edge_limits,
-    request_limits,
     sources,
     store_options,
     websocket_limits,
 )
+from gateway.app.request_parts import SETTLE_S, RequestParts
 from gateway.app.tls import serve_tls
 from gateway.attach.channels import WorkerChannels
 from gateway.attach.endpoint import AttachEndpoint
@@ -47,8 +48,7 @@ from gateway.invocation.collection import UploadSpace
 from gateway.invocation.context import Context
 from gateway.provision.undeploy_notices import UndeployNotices, fail_waiting
 from gateway.provision.wake_requests import WakePublisher
-from gateway.requests.book import RequestBook
-from gateway.requests.endpoint import RequestsEndpoint
+from gateway.requests.endpoint import Access
 from gateway.routing.admission import Admission
 from gateway.routing.call_head import call_head_reader
 from gateway.routing.cross_origin import CrossOrigin
@@ -161,12 +161,6 @@ class GatewayProcess:
         self._direct = self._make_direct()
         self._rates = RateLimits(self._store.shared_numbers(2 * MAX_PERIOD_S), time.time_ns)
         self._spool = SpoolFiles(settings.upload.spool_folder)
-        self._book = RequestBook(
-            self._spool.open,
-            time.monotonic,
-            request_limits(settings.requests),
-            settings.requests.max_calls,
-        )
         self._uploads = UploadSpace(collection_bounds(settings.upload), self._spool.open)
         self._requests = RequestLocator(
             self._invocations.live,
@@ -176,6 +170,9 @@ class GatewayProcess:
             self._number,
         )
         self._objects = ObjectParts(settings, self._store)
+        self._detached = RequestParts(
+            settings, self._store, self._objects.store, self._spool, self._broker.bus, self._number
+        )
         self._control = self._make_control(self._store, index, sockets)
         if self._control is not None:
             self._watcher = self._control.watcher
@@ -191,9 +188,7 @@ class GatewayProcess:
             FunctionNames(self._model) if "invocation" in settings.roles else None,
         )
         self._refusals = Refusals(self._metrics, access, self._admission.key_id_of)
-        self._object_endpoint = self._objects.endpoint(self._refusals.responded)
-        self._sockets = sockets
-        self._shares_addresses = shares_addresses
+        self._sockets, self._shares_addresses = sockets, shares_addresses
         self._is_draining = False
         self._show_state()
         self._show_health()
@@ -285,7 +280,8 @@ class GatewayProcess:
             await self._queue.start()
             stack.push_async_callback(self._queue.close)
             attach, target_uri = await self._listen_attach(stack)
-            for tick in (self._invocations.tick, self._channels.tick, self._book.tick):
+            self._detached.open(stack, target_uri)
+            for tick in (self._invocations.tick, self._channels.tick):
                 ticker = Ticker(TICK_S, tick, measures_silence=True)
                 ticker.start()
                 stack.callback(ticker.stop)
@@ -384,25 +380,13 @@ class GatewayProcess:
             websockets=websocket_limits(settings.websocket),
             clock=time.monotonic,
         )
-        requests = RequestsEndpoint(
-            self._book,
-            self._admission.authenticate,
-            self._model,
-            self._cross_origin,
-            self._refusals.request_served,
-            self._refusals.polled,
+        access = Access(self._admission.authenticate, self._model, self._cross_origin)
+        requests = self._detached.endpoint(
+            access, self._queue, self._invocations, self._refusals.request_served
         )
 
         def polling(ports: PollingPorts) -> PollingRoutes:
-            return PollingRoutes(
-                self._book,
-                requests.serve_poll,
-                self._admission.authenticate,
-                self._cross_origin,
-                self._objects.assets,
-                target_uri,
-                ports,
-            )
+            return self._detached.polling(access, self._objects.assets, target_uri, ports)
 
         is_invoked = "invocation" in settings.roles
         suffix = settings.edge.host_suffix.strip(".").lower()
@@ -419,12 +403,13 @@ class GatewayProcess:
                 self._cross_origin,
                 requests,
                 api,
-                self._object_endpoint,
+                self._objects.endpoint(self._refusals.responded),
             ),
             self._refusals,
             sources(settings.edge),
-            self._book,
+            self._detached.book,
             polling if is_invoked else None,
+            partial(self._objects.find_assets, target_uri),
         )
 
     async def _listen_public(self, stack: AsyncExitStack, dispatch: Dispatch) -> Listener:
@@ -445,7 +430,13 @@ class GatewayProcess:
         address = _nth(settings.listen, self._index)
         listener = await listen(
             bind_sockets([address], reuse_port=False),
-            AttachDispatcher(self._attach, self._health, self._object_endpoint),
+            AttachDispatcher(
+                self._attach,
+                self._health,
+                self._detached.forwarded,
+                self._objects.endpoint(self._refusals.responded),
+                self._objects.large_responses,
+            ),
             attach_limits(self._settings.attach),
         )
         stack.callback(listener.abort_all)
@@ -473,8 +464,12 @@ class GatewayProcess:
         )
         await asyncio.sleep(drain.grace_s)
         await public.finish_accepting()
-        await public.drain(asyncio.get_running_loop().time() + drain.timeout_s)
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + drain.timeout_s
+        await public.drain(ends_at)
+        await self._detached.book.wait_running(ends_at - loop.time())
         self._invocations.shut_down()
+        await self._detached.book.wait_settled(SETTLE_S)
         await self._rates.close()
         attach.stop_accepting()
         # The responses to workers' POSTs: a worker that gets none delivers its response again.

@@ -90,6 +90,24 @@ class AttachEndpoint:
             return get
         raise MethodNotAllowed(headers=[(b"allow", b"GET, POST")])
 
+    def with_large_response(self, request: Request) -> Invocation:
+        """Return the invocation whose worker has a large response (`docs/wire.md` §5.6).
+
+        The token stays valid: the worker still has to say where the response is. Raises
+        `Unauthenticated` and `MethodNotAllowed`.
+        """
+        if request.method != b"POST":
+            raise MethodNotAllowed(headers=[(b"allow", b"POST")])
+        authorization = request.values.get(AUTHORIZATION, b"")
+        if NVCF_CHANNEL_CALL in request.values:
+            invocation = self._call_of(request, authorization)
+        else:
+            invocation = self.response_tokens.owner_of(authorization)
+        request_id = request.values.get(NVCF_REQID, b"")
+        if invocation is None or invocation.request_id.encode() != request_id:
+            raise Unauthenticated(_STALE)
+        return invocation
+
     def _call_of(self, request: Request, authorization: bytes) -> Invocation | None:
         """Return the call of a channel for which a worker attaches."""
         number = request.values[NVCF_CHANNEL_CALL]

@@ -22,6 +22,7 @@ GROUPS: Mapping[str, str] = {
     "logs": "gateway.cli.logs",
     "queues": "gateway.cli.queues",
     "gpus": "gateway.cli.gpus",
+    "assets": "gateway.cli.assets",
     "keys": "gateway.cli.keys",
     "bootstrap": "gateway.cli.bootstrap",
     "store": "gateway.cli.store",

@@ -1,7 +1,7 @@
 """Decides whether a request invokes a function or is for one of the path endpoints."""
 
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from copy import copy
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from gateway.invocation.machine import Invocation
 from gateway.invocation.polled import PolledInvocation, ProgressWriter
 from gateway.invocation.upload import smaller_limit
 from gateway.invocation.websocket import WebSocketInvocation
+from gateway.objects.references import parse_references
 from gateway.requests.book import RequestBook
 from gateway.requests.endpoint import route_of
 from gateway.requests.exchanges import REQUESTS_PATH
@@ -31,9 +32,14 @@ from gateway.routing.sources import Sources
 from gateway.routing.websocket import check_handshake, take_key
 from http1.stream import IGNORED, Request, RequestStream, ResponseWriter, respond
 from wire.deadlines import MAX_POLL_S
+from wire.headers import NVCF_INPUT_ASSET_REFERENCES
 from wire.ids import request_id
 
 _NO_FUNCTION = "The call names no function: send its id as the metadata function-id"
+
+
+FindAssets = Callable[[str, Sequence[str]], Awaitable[bytes]]
+"""Returns an account's assets as fields of an envelope. Raises `gateway.errors.GatewayError`."""
 
 
 class Gates(NamedTuple):
@@ -52,6 +58,7 @@ class Dispatcher:
         "_cross_origin",
         "_detaching",
         "_elsewhere",
+        "_find_assets",
         "_random",
         "_rates",
         "_read_head",
@@ -71,11 +78,14 @@ class Dispatcher:
         sources: Sources,
         book: RequestBook,
         polling: Callable[[PollingPorts], PollingRoutes] | None = None,
+        find_assets: FindAssets | None = None,
     ) -> None:
         """``read_head`` as from `gateway.routing.call_head.call_head_reader`.
 
-        ``polling`` makes NVCF's polling routes, if the process serves them.
+        ``polling`` makes NVCF's polling routes, if the process serves them. Without
+        ``find_assets``, what names input assets is a header like others.
         """
+        self._find_assets = find_assets
         self._detaching = Detaching(book, self._begin, context.max_body_bytes)
         self._context = context
         self._registry = registry
@@ -182,6 +192,12 @@ class Dispatcher:
     def _invoke(self, request: Request, client: ResponseWriter, head: CallHead) -> RequestStream:
         now_ns = time.time_ns()
         caller = self._admission.admit(head, now_ns * 1e-9)
+        if NVCF_INPUT_ASSET_REFERENCES in request.values and self._find_assets is not None:
+            asset_ids = parse_references(request.values[NVCF_INPUT_ASSET_REFERENCES])
+            request = _without_references(request)
+            if asset_ids:
+                found = self._find_assets(caller.account, asset_ids)
+                return self._hold_for_assets(request, client, head, found)
         if not DETACHING.isdisjoint(request.values):
             terms = terms_of(request)
             if terms is not None:
@@ -192,6 +208,28 @@ class Dispatcher:
         elif request.known is not None:
             plan = request.known.plan = self._admission.plan(head, caller)
         return self._offer(request, client, head, caller, now_ns, plan)
+
+    def _hold_for_assets(
+        self,
+        request: Request,
+        client: ResponseWriter,
+        head: CallHead,
+        found: Awaitable[bytes],
+    ) -> HeldCall:
+        """Admit a call again when its input assets are found; only then it is one."""
+
+        async def find() -> None:
+            request.source = request.source.with_fields(await found)
+
+        held = HeldCall(left=lambda: self._left(request, head))
+        held.wait(
+            find(),
+            client,
+            serve=lambda: self._invoke(request, client, head),
+            withdraw=lambda: None,
+            refuse=lambda error: self._refuse(request, client, error, head, INVOCATION),
+        )
+        return held
 
     def _offer(
         self,
@@ -362,6 +400,17 @@ class Dispatcher:
         if not caller.version.capacity:
             self._registry.wake(caller.version.version_id)
         return invocation
+
+
+def _without_references(request: Request) -> Request:
+    """Return ``request`` without the header that names its input assets."""
+    changed = copy(request)
+    changed.headers = [
+        header for header in request.headers if header[0] != NVCF_INPUT_ASSET_REFERENCES
+    ]
+    changed.values = dict(changed.headers)
+    changed.known = None
+    return changed
 
 
 def _as_sent(request: Request, head: CallHead | None) -> Request:

@@ -4,6 +4,7 @@ import logging
 
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.api_proxy import ApiProxy
+from gateway.dispatch.large_responses import LargeResponses
 from gateway.dispatch.object_endpoint import ObjectEndpoint
 from gateway.dispatch.parts import send_parts
 from gateway.dispatch.polling import PollingRoutes
@@ -12,6 +13,7 @@ from gateway.errors import GatewayError, NotFound, Starting
 from gateway.objects.signed_urls import PATH
 from gateway.requests.endpoint import RequestsEndpoint
 from gateway.requests.exchanges import REQUESTS_PATH
+from gateway.requests.forwarding import ForwardedRequests
 from gateway.requests.nvcf_paths import is_polling_route
 from gateway.routing.call_head import CallHead
 from gateway.routing.cross_origin import CrossOrigin, PageAccess
@@ -28,8 +30,8 @@ from http1.stream import (
 from runtime.events import emit
 from runtime.metrics import CONTENT_TYPE as METRICS_TYPE
 from runtime.metrics import MetricRegistry
-from wire.headers import CONTENT_TYPE
-from wire.worker_api import ATTACH_PATH, CHANNEL_PATH, RUN_PATH
+from wire.headers import CONTENT_TYPE, NVCF_HOLDER_SECRET
+from wire.worker_api import ATTACH_PATH, CHANNEL_PATH, LARGE_RESPONSE_PATH, RUN_PATH
 
 OBJECT_PATH = PATH.encode()
 _NO_PAGE = PageAccess(None, None, replaces=False)
@@ -134,19 +136,26 @@ class PathEndpoints:
 
 
 class AttachDispatcher:
-    """The `http1.stream.Dispatch` of the listener for workers: attach calls, objects, health."""
+    """The `http1.stream.Dispatch` of the listener for workers: attach calls, objects, health.
 
-    __slots__ = ("_attach", "_health", "_objects")
+    And for other gateway processes: what they forward of detached calls.
+    """
+
+    __slots__ = ("_attach", "_forwarded", "_health", "_large_responses", "_objects")
 
     def __init__(
         self,
         attach: AttachEndpoint,
         health: ProcessHealth,
+        forwarded: ForwardedRequests,
         objects: ObjectEndpoint | None = None,
+        large_responses: LargeResponses | None = None,
     ) -> None:
         self._attach = attach
         self._health = health
+        self._forwarded = forwarded
         self._objects = objects
+        self._large_responses = large_responses
 
     def __call__(self, request: Request, worker: ResponseWriter) -> RequestStream:
         """Serve one request; a `GatewayError` on the way becomes its response."""
@@ -157,8 +166,10 @@ class AttachDispatcher:
                 return self._attach.serve_run(request, worker)
             if request.target == CHANNEL_PATH:
                 return self._attach.serve_channel(request, worker)
-            if self._objects is not None and request.target.startswith(OBJECT_PATH):
-                return self._objects.serve(request, worker, _NO_PAGE)
+            if self._large_responses is not None and request.target == LARGE_RESPONSE_PATH:
+                invocation = self._attach.with_large_response(request)
+                return self._large_responses.serve(request, worker, invocation)
+            return self._serve_other(request, worker)
         except GatewayError as error:
             request_id = send_problem(request, worker, error)
             emit(
@@ -171,6 +182,12 @@ class AttachDispatcher:
                 request_id=request_id,
             )
             return IGNORED
+
+    def _serve_other(self, request: Request, worker: ResponseWriter) -> RequestStream:
+        if NVCF_HOLDER_SECRET in request.values:
+            return self._forwarded.serve(request, worker)
+        if self._objects is not None and request.target.startswith(OBJECT_PATH):
+            return self._objects.serve(request, worker, _NO_PAGE)
         return send_health(request, worker, self._health, request.target, NotFound())
 
 

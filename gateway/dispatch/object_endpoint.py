@@ -20,7 +20,7 @@ from runtime.tasks import spawn
 from wire.headers import CONTENT_TYPE, NVCF_REQID
 
 MAX_TRANSFERS = 128
-"""Transfers of a process at a time, each with two pieces in memory; a further one gets 503."""
+"""Transfers of a listener at a time, each with two pieces in memory; a further one gets 503."""
 _HELD_BYTES = 262_144
 """Bytes of an upload that wait for the disk; then no more are read."""
 

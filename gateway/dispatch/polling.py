@@ -15,15 +15,17 @@ from gateway.invocation.polled import ProgressWriter
 from gateway.objects.assets import Assets
 from gateway.objects.references import parse_references, resolve_references
 from gateway.requests.book import RequestBook
+from gateway.requests.endpoint import Access
 from gateway.requests.exec_body import ExecRequest
 from gateway.requests.exec_call import ExecCall, HeldBytes
 from gateway.requests.exec_writer import ExecWriter
 from gateway.requests.nvcf_paths import PolledPath, allowed, check_method, parse_path
 from gateway.requests.poll_exchanges import FirstPollExchange, watch
 from gateway.requests.polled_call import PolledCall
-from gateway.routing.admission import Authenticate, Caller
+from gateway.requests.polls import Poll, Polls
+from gateway.routing.admission import Caller
 from gateway.routing.call_head import CallHead, calling, plain_head, poll_seconds
-from gateway.routing.cross_origin import CrossOrigin, PageAccess
+from gateway.routing.cross_origin import PageAccess
 from gateway.routing.organizations import require_organization
 from http1.stream import Request, RequestStream, ResponseWriter, respond
 from wire.deadlines import DEFAULT_POLL_S, MAX_POLL_S
@@ -49,21 +51,6 @@ class BeginPolled(Protocol):
         more_fields: bytes,
     ) -> Invocation:
         """``more_fields`` as for `gateway.invocation.polled.PolledInvocation`."""
-
-
-class ServePoll(Protocol):
-    """Finds a call, wherever it is, and lets a client wait for its response."""
-
-    def __call__(
-        self,
-        request: Request,
-        client: ResponseWriter,
-        path: PolledPath,
-        window_s: int,
-        *,
-        as_text: bool,
-    ) -> RequestStream:
-        """Raises `GatewayError`."""
 
 
 class PollingPorts(NamedTuple):
@@ -95,39 +82,37 @@ class _Exchange(NamedTuple):
 class PollingRoutes:
     """Serves the routes of a process that takes invocations."""
 
-    __slots__ = (
-        "_assets",
-        "_attach_url",
-        "_authenticate",
-        "_book",
-        "_cross_origin",
-        "_held",
-        "_ports",
-        "_serve_poll",
-    )
+    __slots__ = ("_access", "_assets", "_attach_uri", "_book", "_held", "_polls", "_ports")
 
-    def __init__(  # noqa: PLR0913 - one argument per part
+    def __init__(
         self,
         book: RequestBook,
-        serve_poll: ServePoll,
-        authenticate: Authenticate,
-        cross_origin: CrossOrigin,
+        polls: Polls,
+        access: Access,
         assets: Assets,
-        attach_url: str,
+        attach_uri: str,
         ports: PollingPorts,
     ) -> None:
-        """``attach_url`` is where the workers of this process's calls reach it."""
+        """``attach_uri`` is where the workers of this process's calls reach it."""
         self._book = book
-        self._serve_poll = serve_poll
-        self._authenticate = authenticate
-        self._cross_origin = cross_origin
+        self._polls = polls
+        self._access = access
         self._assets = assets
-        self._attach_url = attach_url
+        self._attach_uri = attach_uri
         self._ports = ports
         self._held = HeldBytes()
 
     def serve(self, request: Request, client: ResponseWriter) -> RequestStream:
         """Serve one request, which is no preflight. Raises `GatewayError` for an unknown path."""
+        return self._serve(request, client, is_forwarded=False)
+
+    def serve_forwarded(self, request: Request, client: ResponseWriter) -> RequestStream:
+        """Serve a poll that another process has forwarded, because its call is here."""
+        return self._serve(request, client, is_forwarded=True)
+
+    def _serve(
+        self, request: Request, client: ResponseWriter, *, is_forwarded: bool
+    ) -> RequestStream:
         path = parse_path(request.target.partition(b"?")[0])
         if path is None:
             raise NotFound
@@ -138,15 +123,19 @@ class PollingRoutes:
             if request.method == b"OPTIONS":
                 return self._serve_options(request, client, path)
             check_method(path, request.method)
-            principal = self._authenticate(head.authorization, time.time())
+            principal = self._access.authenticate(head.authorization, time.time())
             if INVOKE not in principal.scopes:
                 raise Forbidden(f"The credential lacks the scope {INVOKE}")
             require_organization(path.organization, principal.account)
             window_s = _window_s(request, head)
             as_text = _reads_text(request)
             if path.request_id:
-                return self._serve_poll(request, client, path, window_s, as_text=as_text)
-            access = self._cross_origin.of_endpoint(request)
+                served = partial(self._served, request, path.route)
+                poll = Poll(request, path, window_s, principal, as_text, served)
+                return self._polls.serve(poll, client, is_forwarded=is_forwarded)
+            if is_forwarded:
+                raise NotFound
+            access = self._access.cross_origin.of_endpoint(request)
             head = calling(request, head, path.function_id, path.version_id)
             # The call's own window; the client's is that of its exchange.
             head = head._replace(poll_seconds=_LONGEST, sent_target=request.target, origin=None)
@@ -163,7 +152,7 @@ class PollingRoutes:
     ) -> RequestStream:
         """Tell the methods of a path (RFC 9110 §9.3.7)."""
         self._ports.served(request, 204, path.route)
-        headers = self._cross_origin.of_endpoint(request).of_own_response([allowed(path)])
+        headers = self._access.cross_origin.of_endpoint(request).of_own_response([allowed(path)])
         return respond(request, client, 204, with_ids(headers), b"")
 
     def _serve_exec(
@@ -184,6 +173,9 @@ class PollingRoutes:
             partial(self._refuse, request, client, head, exchange.path.route),
             partial(self._ports.left, request, head),
         )
+
+    def _served(self, request: Request, route: str, status: int) -> None:
+        self._ports.served(request, status, route)
 
     def _refuse(
         self,
@@ -224,7 +216,7 @@ class PollingRoutes:
         fields: list[bytes] = []
 
         async def find() -> None:
-            found = await resolve_references(self._assets, caller.account, assets, self._attach_url)
+            found = await resolve_references(self._assets, caller.account, assets, self._attach_uri)
             fields.append(encode_assets(found))
 
         held = HeldCall(left=lambda: self._ports.left(request, head))
@@ -254,7 +246,7 @@ class PollingRoutes:
         invocation = self._ports.begin(request, call, head, caller, now_ns, more_fields)
         call.begins(invocation)
         book.add(call)
-        watched = watch(call, client, lambda status: self._ports.served(request, status, route))
+        watched = watch(call, client, partial(self._served, request, route))
         writer: ResponseWriter = watched
         if is_exec:
             writer = ExecWriter(watched, call.request_id, as_text=exchange.as_text)

@@ -14,6 +14,7 @@ from wire.headers import (
     NVCF_INVOCATION_REGION,
     NVCF_PASS_INTERIM,
     NVCF_POLL_SECONDS,
+    NVCF_POLLED,
     NVCF_REQID,
     NVCF_STATUS,
     NVCF_UPGRADED,
@@ -28,6 +29,7 @@ from wire.source import Source
 
 _PLATFORM_HEADERS = frozenset({NVCF_REQID, NVCF_STATUS, NVCF_UPGRADED})
 _PASS_THROUGH = (NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY, b"true")
+_NOT_POLLED = (NVCF_POLLED, b"false")
 _NO_RERUN = (NVCF_ALLOW_RERUN, b"false")
 NEVER_AGAIN = encode_headers([(NVCF_ALLOW_RERUN, b"never")])
 """Field of an envelope: the request was sent to an inference server before it was published."""
@@ -52,6 +54,7 @@ def request_headers(
     kept = forwardable(headers, INVOCATION_DROPS)
     kept.append((NVCF_INVOCATION_REGION, region))
     kept.append(_PASS_THROUGH)
+    kept.append(_NOT_POLLED)
     if not allows_rerun:
         kept.append(_NO_RERUN)
     if passes_interim:
@@ -86,7 +89,7 @@ def correlation_of(request: Request) -> tuple[bytes, bytes]:
 def source_headers(source: Source) -> bytes:
     """Return the headers that tell the inference server about the client, encoded once."""
     if not source.encoded:
-        source.encoded = encode_headers(list(source.headers))
+        source.encoded = encode_headers(list(source.headers)) + source.fields
     return source.encoded
 
 

@@ -152,7 +152,13 @@ class PolledInvocation(Invocation):
         trailers: Headers = NO_TRAILERS,
     ) -> None:
         """The worker's whole response came over a channel; it may be a 202."""
-        if head.status != 202 or (self.state is not SENT and self.state is not QUEUED):
+        is_awaited = self.state is PENDING and self._was_asked and self._post is None
+        if is_awaited:
+            # It is as good as one to the request itself.
+            self.state = QUEUED
+        if self.state is not SENT and self.state is not QUEUED:
+            return
+        if head.status != 202:
             super().responded(head, encoded, body, now, worker_s, instance, completion, trailers)
             return
         self._channel = self._sent = None

@@ -147,7 +147,7 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     **{(state, Event.UNDELIVERABLE): frozenset({DONE}) for state in (QUEUED, PENDING)},
     # A channel. A call is handed back to the queue, unless its runs, or its body, are used up.
     (SENT, Event.HANDED_BACK): frozenset({QUEUED, DONE}),
-    **{(s, Event.RESPONDED): frozenset({PENDING, ENDING, DONE}) for s in (SENT, QUEUED)},
+    **{(s, Event.RESPONDED): frozenset({PENDING, ENDING, DONE}) for s in (SENT, QUEUED, PENDING)},
     # A worker that got it again. In QUEUED its runs, or the rest of its body, may be used up. In
     # PENDING the worker that had it is lost, unless it asks itself.
     (QUEUED, Event.RUN_REQUESTED): frozenset({QUEUED, DONE}),

@@ -1,7 +1,8 @@
 """What every object store does. `gateway.objects.open` chooses the backend.
 
 An object is a body of any length with a content type and short metadata. It is visible whole or not
-at all. Every method may raise `gateway.errors.StoreUnavailable`.
+at all. No key may be a folder of another: of ``a`` and ``a/b``, MinIO lists only ``a``. Every
+method may raise `gateway.errors.StoreUnavailable`.
 """
 
 import re

@@ -1,23 +1,45 @@
 """The detached calls of one gateway process, by request id.
 
-A call is in the book while it runs, and until its response is stored.
+A call is in the book while it runs and until its response is stored; short responses stay a while
+longer, because most are fetched soon. A response that the object store does not take is kept until
+the process ends.
 """
 
+import asyncio
+import logging
+from collections import OrderedDict, deque
 from collections.abc import Callable
 
+from gateway.errors import GatewayError, StoreUnavailable
 from gateway.invocation.collection import SpoolFile, SpoolUser
-from gateway.requests.detached import AccountBytes, DetachedCall, Limits
+from gateway.requests.detached import PARTS, AccountBytes, DetachedCall, Limits
 from gateway.requests.errors import StorageQuota, TooManyDetachedCalls
 from gateway.requests.exchanges import Window
-from gateway.requests.recording import RecordingSpace
+from gateway.requests.recording import MEMORY_BYTES, RecordingSpace
+from gateway.requests.stored import StoredResponses
 from http1.stream import ResponseWriter
+from runtime.events import emit
+from runtime.tasks import spawn
 from runtime.timers import Timers
+
+_STORING = 8
+"""Responses that are being stored at a time."""
+_ATTEMPTS_AFTER_S = (0.5, 2.0, 8.0)
+"""A response that could not be stored is tried again after so many seconds."""
+_CACHED_BYTES = 16_777_216
+_CACHED_CALLS = 2048
+"""What is kept in memory of stored responses."""
+_OVERHEAD_BYTES = 2048
+"""What a call in memory takes beside its body, about."""
+
+_log = logging.getLogger("gateway.requests")
 
 
 class RequestBook:
     """Implements `gateway.requests.detached.CallPorts` and `gateway.requests.exchanges.Windows`.
 
-    ``calls`` are by request id. ``running`` counts those that are not over.
+    ``calls`` are by request id. ``running`` counts those that are not over, ``unsettled`` those
+    that are over and not stored yet, ``stored`` the responses that were stored.
     """
 
     def __init__(
@@ -26,16 +48,25 @@ class RequestBook:
         clock: Callable[[], float],
         limits: Limits,
         max_calls: int,
+        responses: StoredResponses,
     ) -> None:
         """``clock`` is the monotonic clock."""
         self.calls: dict[str, DetachedCall] = {}
         self.space = RecordingSpace(open_file)
         self.clock = clock
         self.limits = limits
-        self.running = 0
+        self.responses = responses
+        self.running = self.unsettled = self.stored = 0
         self._max_calls = max_calls
         self._accounts: dict[str, AccountBytes] = {}
+        self._part_s = responses.retention_s / PARTS
+        self._part_ends_at = clock() + self._part_s
         self._windows: Timers[Window] = Timers(now=clock())
+        self._waiting: deque[DetachedCall] = deque()
+        self._storers = 0
+        self._cached: OrderedDict[str, DetachedCall] = OrderedDict()
+        self._cached_bytes = 0
+        self._changed = asyncio.Event()
 
     def make(
         self, account: str, source: ResponseWriter, kind: str, created_at: float
@@ -51,7 +82,7 @@ class RequestBook:
 
         Raises `TooManyDetachedCalls` and `StorageQuota`.
         """
-        if len(self.calls) >= self._max_calls:
+        if len(self.calls) - len(self._cached) >= self._max_calls:
             raise TooManyDetachedCalls
         counted = self._accounts.get(account)
         if counted is None:
@@ -63,27 +94,148 @@ class RequestBook:
     def add(self, call: DetachedCall) -> None:
         """Keep a call whose invocation has begun."""
         self.calls[call.request_id] = call
-        if not call.is_over:
-            self.running += 1
+        self.running += 1
+        if call.is_over:
+            self.finished(call)
 
     def find(self, request_id: str) -> DetachedCall | None:
         """Return the call with this id, `None` if it is not here."""
         return self.calls.get(request_id)
 
+    async def delete(self, call: DetachedCall) -> None:
+        """Cancel the call, or forget the response of one that is over.
+
+        Raises `StoreUnavailable`.
+        """
+        if not call.is_over:
+            call.cancel()
+            return
+        call.is_kept = False
+        if call.is_settled:
+            self._forget(call)
+            await self.responses.delete(call.request_id)
+            call.count_kept(-call.recording.size)
+
     def tick(self) -> None:
         """Call `Window.timed_out` of each window whose time has come; a few times per second."""
-        for window in self._windows.advance(self.clock()):
+        now = self.clock()
+        for window in self._windows.advance(now):
             window.timed_out()
+        if now >= self._part_ends_at:
+            self._part_ends_at = now + self._part_s
+            used = {call.account for call in self.calls.values()}
+            for account, counted in list(self._accounts.items()):
+                counted.begin_part()
+                if not counted.bytes and account not in used:
+                    del self._accounts[account]
+            for call in [call for call in self._cached.values() if self._is_outdated(call)]:
+                self._forget(call)
+
+    async def wait_running(self, timeout_s: float) -> None:
+        """Return when no call runs, or after ``timeout_s``."""
+        await self._wait(lambda: not self.running, timeout_s)
+
+    async def wait_settled(self, timeout_s: float) -> None:
+        """Return when every response is stored, or after ``timeout_s``."""
+        await self._wait(lambda: not self.unsettled, timeout_s)
+
+    async def _wait(self, is_done: Callable[[], bool], timeout_s: float) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not is_done():
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return
 
     # `CallPorts`
 
-    def changed(self, call: DetachedCall) -> None:
-        """Nothing to do."""
-
     def finished(self, call: DetachedCall) -> None:
-        """The call is over."""
-        if call.request_id in self.calls:
-            self.running -= 1
+        """The call is over: store what became of it."""
+        if call.request_id not in self.calls:
+            return
+        self.running -= 1
+        self.unsettled += 1
+        self._changed.set()
+        if not call.is_kept:
+            self._settle(call, is_stored=False)
+            return
+        self._waiting.append(call)
+        if self._storers < _STORING:
+            self._storers += 1
+            spawn(self._store_waiting(), "requests.store")
+
+    async def _store_waiting(self) -> None:
+        try:
+            while self._waiting:
+                call = self._waiting.popleft()
+                self._settle(call, is_stored=await self._store(call))
+                if not call.is_kept:
+                    await self._delete_stored(call)
+        finally:
+            self._storers -= 1
+
+    async def _store(self, call: DetachedCall) -> bool:
+        """Store one response; return whether it is stored."""
+        cause = ""
+        for wait_s in (*_ATTEMPTS_AFTER_S, 0.0):
+            try:
+                await self.responses.put(call)
+            except StoreUnavailable as error:
+                cause = str(error)
+            else:
+                self.stored += 1
+                return True
+            if wait_s:
+                await asyncio.sleep(wait_s)
+        emit(
+            _log,
+            "request.not_stored",
+            logging.ERROR,
+            request_id=call.request_id,
+            error=cause,
+        )
+        return False
+
+    async def _delete_stored(self, call: DetachedCall) -> None:
+        """Delete what was to be deleted while it was stored."""
+        try:
+            await self.responses.delete(call.request_id)
+        except GatewayError as error:
+            emit(_log, "request.not_deleted", logging.WARNING, error=str(error))
+
+    def _settle(self, call: DetachedCall, *, is_stored: bool) -> None:
+        self.unsettled -= 1
+        call.settled()
+        self._changed.set()
+        if not call.is_kept:
+            call.count_kept(-call.recording.size)
+            self._forget(call)
+        elif is_stored:
+            self._cache(call)
+
+    def _cache(self, call: DetachedCall) -> None:
+        """Keep a short stored response for a while; let the oldest ones go."""
+        size = call.recording.size
+        if size > MEMORY_BYTES:
+            self._forget(call)
+            return
+        self._cached[call.request_id] = call
+        self._cached_bytes += size + _OVERHEAD_BYTES
+        while self._cached_bytes > _CACHED_BYTES or len(self._cached) > _CACHED_CALLS:
+            self._forget(next(iter(self._cached.values())))
+
+    def _forget(self, call: DetachedCall) -> None:
+        self.calls.pop(call.request_id, None)
+        if self._cached.pop(call.request_id, None) is not None:
+            self._cached_bytes -= call.recording.size + _OVERHEAD_BYTES
+        call.recording.drop_when_left()
+
+    def _is_outdated(self, call: DetachedCall) -> bool:
+        ending = call.ending
+        if ending is None:
+            return False
+        return self.clock() - ending.ended_at > self.responses.retention_s
 
     # `Windows`
 

@@ -8,7 +8,9 @@ as for an attached call; otherwise only the disk slows it down.
 Pure: effects are calls on `CallPorts`.
 """
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from gateway.errors import BodyTooLarge, Draining, GatewayError, WorkerLost
@@ -44,6 +46,8 @@ FAILED = "failed"
 CANCELLED = "cancelled"
 """The states that callers see. `DONE`: there is a response of the function, whatever its status."""
 
+NOTHING: Mapping[str, object] = MappingProxyType({})
+
 _BROKEN: dict[Outcome, Callable[[], GatewayError]] = {
     Outcome.WORKER_LOST: lambda: WorkerLost("The worker was lost while it responded"),
     Outcome.DRAINED: lambda: Draining("The gateway process stopped while the function responded"),
@@ -53,13 +57,29 @@ _BROKEN: dict[Outcome, Callable[[], GatewayError]] = {
 """What became of a response that broke off after its head."""
 
 
-class AccountBytes:
-    """The bytes of one account's recordings and stored responses that a process has counted."""
+PARTS = 24
+"""The bytes of an account are forgotten in so many parts of the time for which they are kept."""
 
-    __slots__ = ("bytes",)
+
+class AccountBytes:
+    """The bytes of one account's responses that a process has recorded and that are kept still."""
+
+    __slots__ = ("_parts", "bytes")
 
     def __init__(self) -> None:
+        self._parts: deque[int] = deque([0])
         self.bytes = 0
+
+    def add(self, more_bytes: int) -> None:
+        """Count bytes; with a minus sign, of what is deleted."""
+        self._parts[-1] += more_bytes
+        self.bytes += more_bytes
+
+    def begin_part(self) -> None:
+        """Begin the next part, and forget the oldest one: its responses are deleted by now."""
+        self._parts.append(0)
+        if len(self._parts) > PARTS:
+            self.bytes -= self._parts.popleft()
 
 
 class Limits(NamedTuple):
@@ -77,9 +97,6 @@ class CallPorts(Protocol):
     clock: Callable[[], float]
     """The monotonic clock, in seconds."""
 
-    def changed(self, call: "DetachedCall") -> None:
-        """The call's state may have changed, or its head is there."""
-
     def finished(self, call: "DetachedCall") -> None:
         """The response is recorded, or the call has failed or was cancelled. Called once."""
 
@@ -89,6 +106,7 @@ class Ending(NamedTuple):
 
     ``status`` is that of the response; of one that was not recorded, that of its problem.
     ``problem`` is set if the gateway has no response of the function, or not the whole of it.
+    ``ended_at`` is ``finished_at`` by the monotonic clock.
     """
 
     state: str
@@ -98,6 +116,7 @@ class Ending(NamedTuple):
     leased_at: float
     head_at: float
     finished_at: float
+    ended_at: float
     problem: GatewayError | None = None
 
 
@@ -106,9 +125,11 @@ class DetachedCall:
 
     ``created_at`` is Unix time in seconds. ``invocation`` is ``None`` once the call is over, and
     ``ending`` before that. ``leader`` is the follower that the worker waits for. ``kind`` is the
-    caller's word for how the call was detached, for the access log; ``watchers`` are called when
-    the state may have changed. ``is_stored``: the response, or what became of the call, is in the
-    object store. ``due_at`` and ``slot`` belong to the timers that call `timed_out`.
+    word for how the call was detached; ``watchers`` are called when the state may have changed.
+    ``is_kept``: the response is to be stored, also if its first client gets it. ``is_settled``: it
+    is stored, or it is known that it will not be; only then others are shown that the call is over.
+    ``extra`` is stored with it, for who made the call. ``due_at`` and ``slot`` belong to the timers
+    that call `timed_out`.
     """
 
     __slots__ = (
@@ -119,9 +140,11 @@ class DetachedCall:
         "created_at",
         "due_at",
         "ending",
+        "extra",
         "function_id",
         "invocation",
-        "is_stored",
+        "is_kept",
+        "is_settled",
         "kind",
         "leader",
         "method",
@@ -156,7 +179,9 @@ class DetachedCall:
         self.ending: Ending | None = None
         self.leader: Cursor | None = None
         self.watchers: list[Callable[[], None]] | None = None
-        self.is_stored = False
+        self.is_kept = True
+        self.is_settled = False
+        self.extra: Mapping[str, object] = NOTHING
         self.on_timeout: Callable[[], None] | None = None
         self.due_at: float | None = None
         self.slot = -1
@@ -186,14 +211,19 @@ class DetachedCall:
     @property
     def state(self) -> str:
         """The state that callers see: `queued` also for a call that a worker has just leased."""
-        if self.ending is not None:
+        if self.ending is not None and self.is_settled:
             return self.ending.state
-        if self.recording.status:
+        if self.recording.status or self.ending is not None:
             return RESPONDING
         invocation = self.invocation
         if invocation is None or invocation.state in (RECEIVING, QUEUED, EXPIRED):
             return QUEUED_STATE
         return LEASED
+
+    @property
+    def percent(self) -> int | None:
+        """How far the call has come, if a worker has told."""
+        return None
 
     # The client that makes the call
 
@@ -271,7 +301,7 @@ class DetachedCall:
         if invocation is not None:
             self.recording.begin(status, headers, body_bytes)
             if invocation.outcome is None:
-                self._changed()
+                self.tell_watchers()
 
     def send_whole(
         self,
@@ -356,7 +386,7 @@ class DetachedCall:
         limits = self._ports.limits
         size = self.recording.size + more_bytes
         account = self._account_bytes
-        account.bytes += more_bytes
+        account.add(more_bytes)
         if 0 < limits.response_bytes < size:
             self._fail(ResponseTooLarge.above(limits.response_bytes))
         elif 0 < limits.account_bytes < account.bytes:
@@ -372,7 +402,7 @@ class DetachedCall:
         if invocation is not None:
             invocation.cancelled(Outcome.NOT_RECORDED)
             self._end(invocation, error)
-        elif self.ending is not None and not self.is_stored:
+        elif self.ending is not None and not self.is_settled:
             self.ending = self.ending._replace(state=FAILED, problem=error)
             self.recording.break_off()
 
@@ -392,7 +422,16 @@ class DetachedCall:
         if problem is not None:
             self.recording.break_off()
         self._ports.finished(self)
-        self._changed()
+        self.tell_watchers()
+
+    def settled(self) -> None:
+        """The response is stored, or it is known that it will not be."""
+        self.is_settled = True
+        self.tell_watchers()
+
+    def count_kept(self, more_bytes: int) -> None:
+        """Count bytes that are stored, or with a minus sign are not any more."""
+        self._account_bytes.add(more_bytes)
 
     def _make_ending(self, invocation: Invocation, problem: GatewayError | None) -> Ending:
         outcome = invocation.outcome or Outcome.ANSWERED
@@ -402,6 +441,7 @@ class DetachedCall:
             state = DONE
         else:
             state = FAILED
+        now = self._ports.clock()
         leased_at = invocation.attached_at
         if leased_at and invocation.worker_s > 0.0:
             leased_at -= invocation.worker_s
@@ -412,7 +452,8 @@ class DetachedCall:
             invocation.instance.decode("latin-1"),
             self._unix(invocation, leased_at),
             self._unix(invocation, invocation.head_at),
-            self.created_at + self._ports.clock() - invocation.received_at,
+            self._unix(invocation, now),
+            now,
             problem,
         )
 
@@ -441,7 +482,7 @@ class DetachedCall:
         if self.on_timeout is not None:
             self.on_timeout()
 
-    def _changed(self) -> None:
+    def tell_watchers(self) -> None:
+        """The state may have changed."""
         for watcher in tuple(self.watchers or ()):
             watcher()
-        self._ports.changed(self)

@@ -1,8 +1,13 @@
-"""The routes below ``/v2/requests/``: a call by its id, its response and its events."""
+"""The routes below ``/v2/requests/``: a call by its id, its response and its events.
+
+Every process serves them: what it does not hold it asks the holder for, and the object store.
+"""
 
 import time
 from collections.abc import Callable
 from typing import NamedTuple
+
+import orjson
 
 from gateway.domain.principal import INVOCATION_TOKEN, INVOKE, Principal
 from gateway.domain.readmodel import ReadModel
@@ -13,24 +18,28 @@ from gateway.errors import (
     NotFound,
     Unauthenticated,
 )
+from gateway.requests.asked import JSON, Asked
 from gateway.requests.book import RequestBook
-from gateway.requests.detached import DetachedCall
+from gateway.requests.detached import QUEUED_STATE, DetachedCall
 from gateway.requests.errors import RequestNotFound
-from gateway.requests.exchanges import JSON, REQUESTS_PATH, ResponseExchange
-from gateway.requests.exec_writer import ExecWriter
-from gateway.requests.nvcf_paths import PolledPath
-from gateway.requests.poll_exchanges import PollExchange, watch
-from gateway.requests.views import view_body
+from gateway.requests.events import EventsExchange, Positions
+from gateway.requests.exchanges import REQUESTS_PATH, ResponseExchange
+from gateway.requests.forwarding import Forwarder
+from gateway.requests.stored_exchange import HasLived, StoredExchange
+from gateway.requests.views import view_of
 from gateway.routing.admission import Authenticate
 from gateway.routing.call_head import TOKEN_PARAMETER, plain_head, poll_seconds, take_token
-from gateway.routing.cross_origin import CrossOrigin, PageAccess
-from http1.stream import Headers, Request, RequestStream, ResponseWriter, respond
+from gateway.routing.cross_origin import CrossOrigin
+from http1.stream import IGNORED, Request, RequestStream, ResponseWriter
+from runtime.tasks import spawn
 from wire.deadlines import DEFAULT_POLL_S
-from wire.headers import AUTHORIZATION, CONTENT_TYPE
-from wire.ids import parse_uuid
-from wire.problem import id_headers
+from wire.headers import CONTENT_TYPE
+from wire.ids import parse_uuid, process_of
 
-_METHODS = {b"": b"GET, HEAD, DELETE, OPTIONS", b"response": b"GET, HEAD, OPTIONS"}
+_READ = b"GET, HEAD, OPTIONS"
+_METHODS = {b"": b"GET, HEAD, DELETE, OPTIONS", b"response": _READ, b"events": _READ}
+"""The methods of the parts of a request."""
+LAST_EVENT_ID = b"last-event-id"
 
 
 class Route(NamedTuple):
@@ -50,128 +59,176 @@ def route_of(target: bytes) -> Route | None:
     return None if request_id is None else Route(request_id, part)
 
 
+class Access(NamedTuple):
+    """What decides who may ask."""
+
+    authenticate: Authenticate
+    model: ReadModel
+    cross_origin: CrossOrigin
+
+    def may_see(
+        self, principal: Principal, account: str, owner: str, function_id: str, version_id: str
+    ) -> bool:
+        """Return whether a credential covers a call: of its account, and of the function."""
+        if account != principal.account:
+            return False
+        entry = self.model.function(function_id)
+        version = None if entry is None else entry.versions.get(version_id)
+        if entry is not None and version is not None:
+            return principal.reaches(entry, version, is_named=True)
+        # It is deleted: whom it was shared with is not known any more.
+        reach = principal.reach
+        return (
+            (reach.own if owner == account else reach.shared)
+            or function_id in reach.functions
+            or f"{function_id}/{version_id}" in reach.versions
+        )
+
+
 class RequestsEndpoint:
     """Serves the routes."""
 
-    __slots__ = ("_authenticate", "_book", "_count", "_count_poll", "_cross_origin", "_model")
+    __slots__ = ("_access", "_book", "_count", "_forwarder", "_has_lived", "_positions")
 
     def __init__(
         self,
         book: RequestBook,
-        authenticate: Authenticate,
-        model: ReadModel,
-        cross_origin: CrossOrigin,
+        access: Access,
+        positions: Positions,
+        forwarder: Forwarder,
+        has_lived: HasLived,
         count: Callable[[Request, int], None],
-        count_poll: Callable[[Request, int, str], None],
     ) -> None:
-        """``count`` is called with each request and the status of its response.
-
-        ``count_poll`` is the same for NVCF's polling routes, with the route.
-        """
+        """``count`` is called with each request and the status of its response."""
         self._book = book
-        self._authenticate = authenticate
-        self._model = model
-        self._cross_origin = cross_origin
+        self._access = access
+        self._positions = positions
+        self._forwarder = forwarder
+        self._has_lived = has_lived
         self._count = count
-        self._count_poll = count_poll
 
     def serve(self, request: Request, client: ResponseWriter) -> RequestStream:
-        """Serve one request. Raises `GatewayError`."""
+        """Serve one request of a client. Raises `GatewayError`."""
+        sent_target = request.target
+        asked = self._ask(request, client)
+        if asked is None:
+            return IGNORED
+        call = self._book.find(asked.request_id)
+        if call is not None:
+            return self._serve_here(call, asked, client)
+        process = process_of(asked.request_id)
+        if process == self._forwarder.process:
+            return self._serve_stored(asked, client, _is_here)
+        request.target = sent_target
+        return self._forwarder.serve(
+            request,
+            client,
+            process,
+            asked.window_s,
+            lambda: self._serve_stored(asked, client, self._has_lived),
+        )
+
+    def serve_forwarded(self, request: Request, client: ResponseWriter) -> RequestStream:
+        """Serve one request that another process has forwarded. Raises `GatewayError`."""
+        asked = self._ask(request, client)
+        if asked is None:
+            return IGNORED
+        call = self._book.find(asked.request_id)
+        if call is None:
+            return self._serve_stored(asked, client, _is_here)
+        try:
+            return self._serve_here(call, asked, client)
+        except GatewayError as error:
+            # Here, because the listener for workers knows nothing of web pages.
+            asked.refuse(client, error)
+            return IGNORED
+
+    def _ask(self, request: Request, client: ResponseWriter) -> Asked | None:
+        """Return what a request asks for, `None` if it has its response. Raises `GatewayError`."""
         head = plain_head(request)
         if TOKEN_PARAMETER in request.target:
             head = take_token(request, head)
         route = route_of(request.target)
         if route is None or route.part not in _METHODS:
             raise NotFound
-        access = self._cross_origin.of_endpoint(request)._replace(is_linked=head.is_linked)
+        access = self._access.cross_origin.of_endpoint(request)._replace(is_linked=head.is_linked)
         allowed = _METHODS[route.part]
+        asked = Asked(
+            request,
+            route.request_id,
+            route.part,
+            access,
+            DEFAULT_POLL_S if head.poll_seconds is None else poll_seconds(head.poll_seconds),
+            request.values.get(LAST_EVENT_ID, b""),
+            lambda *of_call: self._access.may_see(principal, *of_call),
+            self._count,
+        )
         if request.method == b"OPTIONS":
-            headers = access.of_own_response([(b"allow", allowed), *id_headers(route.request_id)])
-            return self._respond(request, client, 204, headers, b"")
+            asked.send(client, 204, [(b"allow", allowed)], b"")
+            return None
         if request.method not in allowed.split(b", "):
             raise MethodNotAllowed(headers=[(b"allow", allowed)])
-        principal = self._authenticate(head.authorization, time.time())
+        principal = self._access.authenticate(head.authorization, time.time())
         if head.is_linked and principal.kind != INVOCATION_TOKEN:
             raise Unauthenticated
         if INVOKE not in principal.scopes:
             raise Forbidden(f"The credential lacks the scope {INVOKE}")
-        window_s = DEFAULT_POLL_S if head.poll_seconds is None else poll_seconds(head.poll_seconds)
-        call = self._book.find(route.request_id)
-        if call is None or not self._may_see(principal, call):
-            raise RequestNotFound
-        if request.method == b"DELETE":
-            call.cancel()
-            return self._respond(request, client, 204, _own(call, access, []), b"")
-        if route.part == b"response":
-            return self._follow(request, client, call, access, window_s)
-        headers = _own(call, access, [(CONTENT_TYPE, JSON)])
-        return self._respond(request, client, 200, headers, view_body(call))
+        return asked
 
-    def _follow(
-        self,
-        request: Request,
-        client: ResponseWriter,
-        call: DetachedCall,
-        access: PageAccess,
-        window_s: int,
+    def _serve_stored(
+        self, asked: Asked, client: ResponseWriter, is_lost: HasLived
     ) -> RequestStream:
+        """Serve a request from the object store; ``is_lost``: whether a holder may be gone."""
+        return StoredExchange(asked, client, self._book.responses, is_lost)
+
+    def _serve_here(
+        self, call: DetachedCall, asked: Asked, client: ResponseWriter
+    ) -> RequestStream:
+        if not asked.may_see(call.account, call.owner, call.function_id, call.version_id):
+            raise RequestNotFound
+        if asked.request.method == b"DELETE":
+            spawn(self._delete(call, asked, client), "requests.delete")
+            return IGNORED
+        if asked.part == b"response":
+            return self._follow(call, asked, client)
+        if asked.part == b"events":
+            watching = EventsExchange(call, client, self._book, self._positions, self._book.clock)
+            watching.begin(asked)
+            return watching
+        if call.state == QUEUED_STATE:
+            spawn(self._show(call, asked, client), "requests.show")
+        else:
+            self._send_view(call, asked, client, None)
+        return IGNORED
+
+    def _follow(self, call: DetachedCall, asked: Asked, client: ResponseWriter) -> RequestStream:
         exchange = ResponseExchange(
-            call, client, self._book, access, is_head=request.method == b"HEAD"
+            call, client, self._book, asked.access, is_head=asked.request.method == b"HEAD"
         )
-        exchange.begin(window_s)
+        exchange.on_status = lambda status: self._count(asked.request, status)
+        exchange.begin_after(asked.last_event, asked.window_s)
         return exchange
 
-    def serve_poll(
-        self,
-        request: Request,
-        client: ResponseWriter,
-        path: PolledPath,
-        window_s: int,
-        *,
-        as_text: bool,
-    ) -> RequestStream:
-        """Serve a poll of NVCF's polling routes. Raises `GatewayError`.
+    async def _show(self, call: DetachedCall, asked: Asked, client: ResponseWriter) -> None:
+        """Respond with the view of a call that waits, and its position if that is known."""
+        self._send_view(call, asked, client, await self._positions.of(call))
 
-        ``as_text`` as for `gateway.requests.exec_body.encode_response`.
-        """
-        principal = self._authenticate(request.values.get(AUTHORIZATION), time.time())
-        call = self._book.find(path.request_id)
-        if call is None or not self._may_see(principal, call):
-            raise RequestNotFound
-        access = self._cross_origin.of_endpoint(request)
-        watched = watch(call, client, lambda status: self._count_poll(request, status, path.route))
-        writer: ResponseWriter = watched
-        if path.is_exec:
-            writer = ExecWriter(watched, call.request_id, as_text=as_text)
-        exchange = PollExchange(call, writer, self._book, access, watched, is_exec=path.is_exec)
+    def _send_view(
+        self, call: DetachedCall, asked: Asked, client: ResponseWriter, position: int | None
+    ) -> None:
+        eta_s = self._positions.eta_s(call.version_id, position) if position else None
+        view = view_of(call, position, eta_s)
+        asked.send(client, 200, [(CONTENT_TYPE, JSON)], orjson.dumps(view))
+
+    async def _delete(self, call: DetachedCall, asked: Asked, client: ResponseWriter) -> None:
         try:
-            exchange.begin(window_s)
-        except GatewayError:
-            watched.cancel()
-            raise
-        return exchange
-
-    def _may_see(self, principal: Principal, call: DetachedCall) -> bool:
-        """Return whether the credential covers the function of a call of the same account."""
-        if call.account != principal.account:
-            return False
-        entry = self._model.function(call.function_id)
-        version = None if entry is None else entry.versions.get(call.version_id)
-        if entry is not None and version is not None:
-            return principal.reaches(entry, version, is_named=True)
-        reach = principal.reach
-        return (
-            (reach.own if call.owner == call.account else reach.shared)
-            or call.function_id in reach.functions
-            or f"{call.function_id}/{call.version_id}" in reach.versions
-        )
-
-    def _respond(
-        self, request: Request, client: ResponseWriter, status: int, headers: Headers, body: bytes
-    ) -> RequestStream:
-        self._count(request, status)
-        return respond(request, client, status, headers, body)
+            await self._book.delete(call)
+        except GatewayError as error:
+            asked.refuse(client, error)
+        else:
+            asked.send(client, 204, [], b"")
 
 
-def _own(call: DetachedCall, access: PageAccess, headers: Headers) -> Headers:
-    return access.of_own_response([*headers, *id_headers(call.request_id)])
+async def _is_here(_process: int) -> bool:
+    """Say of the holder that it has not gone: what it does not know was never there."""
+    return False

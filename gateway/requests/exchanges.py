@@ -9,7 +9,9 @@ from typing import Protocol
 
 from gateway.errors import GatewayError, problem_for
 from gateway.invocation.headers import with_platform_headers
+from gateway.requests.asked import EVENT_STREAM, JSON
 from gateway.requests.detached import DetachedCall
+from gateway.requests.event_ids import EventSearch
 from gateway.requests.prefer import Terms
 from gateway.requests.recording import Cursor, Recording
 from gateway.requests.views import view_body
@@ -26,7 +28,6 @@ from wire.http1 import BODILESS_STATUSES
 from wire.problem import instance_of
 
 REQUESTS_PATH = b"/v2/requests/"
-JSON = b"application/json"
 _EXPOSED = (
     ACCESS_CONTROL_EXPOSE_HEADERS,
     b", ".join([*EXPOSED_HEADERS, LOCATION, PREFERENCE_APPLIED]),
@@ -59,7 +60,17 @@ class ResponseExchange(NullRequestStream):
     ``cursor`` is its place, ``None`` before it follows.
     """
 
-    __slots__ = ("_access", "_client", "_is_head", "_windows", "call", "cursor", "due_at", "slot")
+    __slots__ = (
+        "_access",
+        "_client",
+        "_is_head",
+        "_windows",
+        "call",
+        "cursor",
+        "due_at",
+        "on_status",
+        "slot",
+    )
 
     def __init__(
         self,
@@ -80,6 +91,7 @@ class ResponseExchange(NullRequestStream):
         self._access = access
         self._is_head = is_head
         self.cursor: Cursor | None = None
+        self.on_status: Callable[[int], None] | None = None
         self.due_at: float | None = None
         self.slot = -1
 
@@ -98,6 +110,26 @@ class ResponseExchange(NullRequestStream):
         if self._client.is_writing_paused():
             cursor.pause()
         cursor.pump()
+
+    def begin_after(self, event_id: bytes, window_s: float) -> None:
+        """Follow from behind the event with this id, if the response is a stream of events.
+
+        From its beginning if no event has the id. Raises as `begin`.
+        """
+        recording = self.call.recording
+        if not event_id or not recording.status or not is_event_stream(recording.headers):
+            self.begin(window_s)
+            return
+        found = _EventFollower(event_id, recording.size, lambda at: self._go_on(at, window_s))
+        found.cursor = self.cursor = self.call.follow(found)
+        found.cursor.pump()
+
+    def _go_on(self, at: int, window_s: float) -> None:
+        is_paused = self.cursor is not None and self.cursor.is_paused
+        self._stop()
+        self.begin(window_s, at)
+        if is_paused:
+            self.pause_writing()
 
     # The client
 
@@ -120,6 +152,8 @@ class ResponseExchange(NullRequestStream):
     def recorded_head(self, recording: Recording) -> None:
         """Send the head; at once the whole response, if it is there and short."""
         self._windows.close(self)
+        if self.on_status is not None:
+            self.on_status(recording.status)
         headers, client = recording.headers, self._client
         body = recording.whole()
         if body is None or (self.cursor is not None and self.cursor.at):
@@ -216,6 +250,8 @@ class ResponseExchange(NullRequestStream):
         headers = with_platform_headers(headers, status, self.call.request_id)
         if exposed is not None:
             headers[-1] = exposed
+        if self.on_status is not None:
+            self.on_status(status)
         access = self._access or self._page_access()
         if access is not None:
             headers = access.of_own_response(headers)
@@ -234,6 +270,36 @@ class ResponseExchange(NullRequestStream):
         cursor, self.cursor = self.cursor, None
         if cursor is not None:
             self.call.leave(cursor)
+
+
+class _EventFollower:
+    """Looks for an event in what is recorded of a stream, and then calls back with its end."""
+
+    def __init__(self, event_id: bytes, until: int, found: Callable[[int], None]) -> None:
+        self._search = EventSearch(event_id)
+        self._left = until
+        self._found = found
+        self.cursor: Cursor | None = None
+
+    def recorded_head(self, recording: Recording) -> None:  # noqa: ARG002
+        """Begin to look, unless there is nothing yet."""
+        if not self._left:
+            self._found(0)
+
+    def recorded_data(self, data: bytes) -> None:
+        """Look at the next bytes."""
+        self._search.add(data)
+        self._left -= len(data)
+        if self._left <= 0 and self.cursor is not None:
+            self.cursor.leave()
+            self._found(self._search.found_at or 0)
+
+    def recorded_end(self) -> None:
+        """Comes only after all bytes."""
+
+    def recorded_broken(self) -> None:
+        """The recording is lost: the exchange finds out when it follows."""
+        self._found(0)
 
 
 class FirstExchange(ResponseExchange):
@@ -304,4 +370,8 @@ class FirstExchange(ResponseExchange):
             self.begin()
 
 
-MakeExchange = Callable[[DetachedCall, ResponseWriter], FirstExchange]
+def is_event_stream(headers: Headers) -> bool:
+    """Return whether a response is a stream of server-sent events."""
+    return any(
+        name == CONTENT_TYPE and value.lower().startswith(EVENT_STREAM) for name, value in headers
+    )

@@ -210,6 +210,7 @@ class FirstPollExchange(FirstExchange):
 
     def timed_out(self) -> None:
         """No head came within the window."""
+        self.call.is_kept = True
         self._stop()
         self._send(202, *pending_response(self.call, is_exec=self._is_exec))
 

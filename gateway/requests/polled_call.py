@@ -20,7 +20,7 @@ class PolledCall(DetachedCall):
     """One call over the polling routes.
 
     If nobody waits for it for twice the first window, and for `MIN_PATIENCE_S` at least, it is
-    cancelled.
+    cancelled. Its response is kept only if a client was told to come again: most are not.
     """
 
     __slots__ = ("_clients", "_patience", "_patience_s", "_windows", "progress")
@@ -41,12 +41,18 @@ class PolledCall(DetachedCall):
         self._patience: _Patience | None = None
         self._clients = 0
         self.progress = _NOTHING
+        self.is_kept = False
+
+    @property
+    def percent(self) -> int | None:
+        """How far the call has come, if a worker has told."""
+        return self.progress.percent
 
     def show_progress(self, progress: Progress) -> None:
         """The worker has told how far the call has come."""
         if self.ending is None:
             self.progress = progress
-            self._changed()
+            self.tell_watchers()
 
     def came(self) -> None:
         """A client waits for the response."""
@@ -58,7 +64,7 @@ class PolledCall(DetachedCall):
     def went(self) -> None:
         """A client waits no longer."""
         self._clients -= 1
-        if not self._clients and self.ending is None:
+        if not self._clients and self.ending is None and not self.recording.is_over:
             self._patience = _Patience(self)
             self._windows.open(self._patience, self._patience_s)
 

@@ -127,6 +127,12 @@ class Cursor:
         self._ahead = data
         self.pump()
 
+    def was_lost(self) -> None:
+        """The recording is lost."""
+        if self._recording is not None:
+            self.leave()
+            self._follower.recorded_broken()
+
     def _step(self) -> bool:
         """Bring the next thing; return whether more may follow at once."""
         recording = self._recording
@@ -173,6 +179,7 @@ class Recording:
         "_file_bytes",
         "_headers",
         "_is_busy",
+        "_is_unwanted",
         "_memory",
         "_readers",
         "_space",
@@ -194,7 +201,7 @@ class Recording:
         self._batch: bytes | bytearray | None = None
         self._file: SpoolFile | None = None
         self._file_bytes = 0
-        self._is_busy = False
+        self._is_busy = self._is_unwanted = False
         self._readers: deque[Cursor] | None = None
         self._cursors: list[Cursor] | None = None
         self._headers: Headers | None = None
@@ -300,7 +307,7 @@ class Recording:
         if not is_written:
             self._space.memory_bytes -= len(batch)
             self._space.spool_bytes -= len(batch)
-            self._user.spool_failed()
+            self._lose()
             return
         self._file_bytes += len(batch)
         self._space.memory_bytes -= len(batch)
@@ -313,11 +320,18 @@ class Recording:
         self._is_busy = False
         cursor = None if self._readers is None else self._readers.popleft()
         if not data:
-            self._user.spool_failed()
+            self._lose()
             return
         self._next()
         if cursor is not None:
             cursor.was_read(data)
+
+    def _lose(self) -> None:
+        """The file cannot be used: what is in it is lost."""
+        self.is_over = self.is_broken = True
+        for cursor in tuple(self._cursors or ()):
+            cursor.was_lost()
+        self._user.spool_failed()
 
     def _next(self) -> None:
         """Begin the next operation of the file: a write first, because it frees memory."""
@@ -371,9 +385,16 @@ class Recording:
         """``cursor`` follows no longer."""
         if self._cursors is not None and cursor in self._cursors:
             self._cursors.remove(cursor)
+            if self._is_unwanted and not self._cursors:
+                self._drop()
 
-    def drop(self) -> None:
-        """Keep nothing of the body any more."""
+    def drop_when_left(self) -> None:
+        """Keep nothing of the body any more, once nobody follows it."""
+        self._is_unwanted = True
+        if not self._cursors:
+            self._drop()
+
+    def _drop(self) -> None:
         space = self._space
         space.memory_bytes -= len(self._memory)
         space.spool_bytes -= self._file_bytes
@@ -381,8 +402,6 @@ class Recording:
             space.memory_bytes -= len(self._batch)
             space.spool_bytes -= len(self._batch)
         self._memory, self._batch, self._file_bytes = b"", None, 0
-        for cursor in tuple(self._cursors or ()):
-            cursor.leave()
         file, self._file = self._file, None
         if file is not None:
             file.close()

@@ -5,22 +5,25 @@ from datetime import UTC, datetime
 import orjson
 
 from gateway.errors import problem_for
-from gateway.requests.detached import FAILED, DetachedCall
+from gateway.requests.detached import FAILED, LEASED, QUEUED_STATE, DetachedCall
 from wire.problem import instance_of
 
 
 def view_of(
     call: DetachedCall, position: int | None = None, eta_s: int | None = None
 ) -> dict[str, object]:
-    """Return what callers see of a call. ``position`` is its rank in the queue, if known."""
+    """Return what callers see of a call.
+
+    ``position`` is its rank in the queue, if it is known; 0: a worker has just leased it.
+    """
     view: dict[str, object] = {
         "requestId": call.request_id,
         "functionId": call.function_id,
         "functionVersionId": call.version_id,
-        "state": call.state,
+        "state": LEASED if position == 0 and call.state == QUEUED_STATE else call.state,
         "createdAt": time_text(call.created_at),
     }
-    if position is not None:
+    if position:
         view["position"] = position
     if eta_s is not None:
         view["etaSeconds"] = eta_s
@@ -33,6 +36,7 @@ def view_of(
         view["attempts"] = ending.attempts
         instance = ending.instance
     else:
+        view.update(_progress(call))
         view["attempts"] = 0 if invocation is None else invocation.deliveries
         instance = "" if invocation is None else invocation.instance.decode("latin-1")
     if instance:
@@ -47,6 +51,10 @@ def view_of(
         if ending is not None and ending.state == FAILED:
             view["problem"] = _recorded_problem(call)
     return view
+
+
+def _progress(call: DetachedCall) -> dict[str, object]:
+    return {} if call.percent is None else {"percentComplete": call.percent}
 
 
 def view_body(call: DetachedCall, position: int | None = None, eta_s: int | None = None) -> bytes:

@@ -7,7 +7,7 @@ from gateway.domain.model import FunctionVersion, VersionState
 from gateway.invocation.collection import CollectionBounds, UploadSpace
 from gateway.invocation.context import Context, DirectDispatch, Ticket, WebSocketLimits
 from gateway.invocation.machine import Invocation
-from gateway.invocation.polled import PolledInvocation
+from gateway.invocation.polled import PolledInvocation, ProgressWriter
 from gateway.invocation.websocket import WebSocketInvocation
 from gateway.routing.admission import Caller
 from http1.stream import Headers, Request, ResponseWriter
@@ -53,8 +53,12 @@ class World:
         channels: DirectDispatch[Invocation] | None = None,
         websocket: WebSocketLimits | None = None,
         is_polled: bool = False,
+        viewer: ProgressWriter | None = None,
     ) -> None:
-        """``client`` takes the place of the recorded one; ``websocket``: it asks for one."""
+        """``client`` takes the place of the recorded one; ``websocket``: it asks for one.
+
+        ``viewer`` is the same for a polled call.
+        """
         self.script = Script()
         self.spool = RecordedSpool(self.script)
         self.space = UploadSpace(bounds, self.spool.open)
@@ -97,8 +101,10 @@ class World:
         caller = Caller(version, "acme", "alice", 3600 if is_polled else 60, key_id=key_id)
         ticket = Ticket(REQUEST_ID, REQUESTED_AT_NS)
         self.invocation: Invocation
-        if is_polled:
-            self.invocation = PolledInvocation(context, self.client, request, caller, ticket)
+        if is_polled or viewer is not None:
+            self.invocation = PolledInvocation(
+                context, viewer or self.client, request, caller, ticket
+            )
         else:
             make = Invocation if websocket is None else WebSocketInvocation
             self.invocation = make(context, client or self.client, request, caller, ticket)

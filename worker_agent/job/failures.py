@@ -34,6 +34,9 @@ CONNECTION = Fault(
 )
 INTERNAL = Fault("nvcf-worker-service", "Internal error while making inference request", b"worker")
 CLOSED = INTERNAL._replace(word=b"inference-lost")
+PREPARATION = INTERNAL._replace(detail="Internal error while preparing for inference")
+"""The folder for the function's own output cannot be made."""
+ASSETS = INTERNAL._replace(detail="Internal error while downloading assets")
 _SERVICE = Fault(
     "inference-service",
     "The inference server's response is not valid HTTP",

@@ -1,23 +1,38 @@
 """What every backend of the object store does."""
 
+import os
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
+from aiobotocore.session import get_session
 from moto.server import ThreadedMotoServer
 
+from gateway.errors import StoreUnavailable
 from gateway.objects.interface import PIECE_BYTES, ObjectInfo, ObjectNotFound, ObjectStore
 from gateway.objects.open import LocalOptions, make_object_store
 from gateway.objects.s3 import PART_BYTES, S3Options
 from runtime.ids import new_uuid
 from tests.support.objects import chunks, read_object, signer
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 TEXT = "text/plain"
+
+
+KEYS = ("access-key", "secret-key")
+"""The login of a server that ``TEST_S3_URL`` names, such as a MinIO, in place of moto."""
 
 
 @pytest.fixture(scope="module")
 def s3_server() -> Iterator[str]:
+    if "TEST_S3_URL" in os.environ:
+        yield os.environ["TEST_S3_URL"]
+        return
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -25,19 +40,37 @@ def s3_server() -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture(params=["local", "s3"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ObjectStore]:
-    options: LocalOptions | S3Options = LocalOptions(tmp_path / "objects")
-    if request.param == "s3":
-        url = request.getfixturevalue("s3_server")
-        bucket = f"bucket-{new_uuid()}"
-        async with httpx.AsyncClient() as client:
-            (await client.put(f"{url}/{bucket}")).raise_for_status()
-        options = S3Options(bucket, url, "us-east-1", "access", "secret")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def s3_store(s3_server: str) -> AsyncIterator[ObjectStore]:
+    """Return a store in a new bucket, which all tests of the module use: it takes a while."""
+    options = S3Options(f"bucket-{new_uuid()}", s3_server, "us-east-1", *KEYS)
+    opening: Any = get_session().create_client(
+        "s3",
+        region_name=options.region,
+        endpoint_url=options.endpoint_url,
+        aws_access_key_id=options.access_key,
+        aws_secret_access_key=options.secret_key,
+    )
+    async with opening as client:
+        await client.create_bucket(Bucket=options.bucket)
     made = make_object_store(options, signer())
     await made.open()
     yield made
     await made.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def local_store(tmp_path: Path) -> AsyncIterator[ObjectStore]:
+    made = make_object_store(LocalOptions(tmp_path / "objects"), signer())
+    await made.open()
+    yield made
+    await made.close()
+
+
+@pytest.fixture(params=["local_store", "s3_store"])
+def store(request: pytest.FixtureRequest) -> ObjectStore:
+    found: ObjectStore = request.getfixturevalue(request.param)
+    return found
 
 
 async def keys_below(store: ObjectStore, prefix: str, after: str = "") -> list[str]:
@@ -94,13 +127,14 @@ async def test_a_body_that_breaks_off_leaves_nothing(store: ObjectStore) -> None
         await store.put("assets/a/2", broken(), size=None, content_type=TEXT)
     with pytest.raises(ValueError, match="announced"):
         await store.put("assets/a/2", chunks(b"abc"), size=4, content_type=TEXT)
-    assert await keys_below(store, "") == ["assets/a/1"]
+    assert await keys_below(store, "assets/a/") == ["assets/a/1"]
     assert await read_object(store, "assets/a/1") == b"older"
 
 
 async def test_what_is_not_there(store: ObjectStore) -> None:
-    assert await store.stat("assets/a/1") is None
     await store.delete("assets/a/1")
+    await store.delete("assets/a/1")
+    assert await store.stat("assets/a/1") is None
     with pytest.raises(ObjectNotFound):
         await store.get("assets/a/1")
     await store.put_bytes("assets/a/1", b"", content_type=TEXT)
@@ -110,11 +144,13 @@ async def test_what_is_not_there(store: ObjectStore) -> None:
 
 
 async def test_a_listing_is_sorted_and_stays_below_its_prefix(store: ObjectStore) -> None:
-    keys = ["a", "a-b", "a.c/1", "a/1", "a/12", "a/12/3", "a/2", "a0", "ab/1", "b"]
+    keys = ["a-b", "a.c/1", "a/1", "a/12", "a/123/4", "a/2", "a0", "ab/1", "b"]
+    async for info in store.list(""):
+        await store.delete(info.key)
     for key in reversed(keys):
         await store.put_bytes(key, b"", content_type=TEXT)
     assert await keys_below(store, "") == keys
-    assert await keys_below(store, "a/") == ["a/1", "a/12", "a/12/3", "a/2"]
+    assert await keys_below(store, "a/") == ["a/1", "a/12", "a/123/4", "a/2"]
     for at, key in enumerate(keys):
         assert await keys_below(store, "", after=key) == keys[at + 1 :]
     assert await keys_below(store, "none/") == []
@@ -127,3 +163,39 @@ async def test_a_key_never_leads_elsewhere(store: ObjectStore) -> None:
         await store.put_bytes("a/../b", b"", content_type=TEXT)
     with pytest.raises(ValueError, match="key"):
         await store.stat("a/../b")
+
+
+async def test_signed_urls_of_s3(s3_store: ObjectStore) -> None:
+    store = s3_store
+    meta = {"nvcf-asset-description": "a photo, of  us"}
+    expires_at = time.time() + 60
+    up = await store.upload_url(
+        "assets/a/1", expires_at, content_type="image/png", max_bytes=10, meta=meta
+    )
+    headers = {"content-type": "image/png", "x-amz-meta-nvcf-asset-description": meta.popitem()[1]}
+    down = await store.download_url("assets/a/1", expires_at, file_name="a b.png")
+    async with httpx.AsyncClient() as client:
+        assert (await client.put(up, content=b"0123456789", headers=headers)).status_code == 200
+        part = await client.get(down, headers={"range": "bytes=2-4"})
+        assert (part.status_code, part.content) == (206, b"234")
+        assert part.headers["content-type"] == "image/png"
+        assert part.headers["content-disposition"] == "attachment; filename*=UTF-8''a%20b.png"
+        if "TEST_S3_URL" in os.environ:  # moto checks no signatures
+            for changed in ({"content-type": "text/html"}, {"x-amz-meta-more": "x"}):
+                refused = await client.put(up, content=b"", headers={**headers, **changed})
+                assert refused.status_code in {400, 403}
+            refused = await client.get(down.replace("assets/a/1", "assets/a/2"))
+            assert refused.status_code == 403
+    info = await store.stat("assets/a/1")
+    assert info is not None
+    assert (info.size, info.content_type) == (10, "image/png")
+    assert info.meta["nvcf-asset-description"].split() == ["a", "photo,", "of", "us"]
+
+
+async def test_an_s3_that_is_away(s3_server: str) -> None:
+    options = S3Options("absent-bucket", "http://127.0.0.1:1", "us-east-1", *KEYS)
+    for away in (options, options._replace(endpoint_url=s3_server)):
+        store = make_object_store(away, signer())
+        with pytest.raises(StoreUnavailable):
+            await store.open()
+        await store.close()

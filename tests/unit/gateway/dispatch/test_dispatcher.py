@@ -1,12 +1,12 @@
 """Who is refused before there is an invocation, and what they are told."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from gateway.attach.endpoint import AttachEndpoint
-from gateway.dispatch.dispatcher import Dispatcher, Gates
+from gateway.dispatch.dispatcher import Dispatcher, FindAssets, Gates
 from gateway.dispatch.endpoints import PathEndpoints
 from gateway.dispatch.rate_limits import RateLimits
 from gateway.dispatch.refusals import Refusals
@@ -19,6 +19,7 @@ from gateway.domain.readmodel import ReadModel
 from gateway.errors import Unauthenticated
 from gateway.invocation.collection import CollectionBounds, UploadSpace
 from gateway.invocation.context import Context
+from gateway.objects.assets import AssetNotFound
 from gateway.routing.admission import Admission
 from gateway.routing.call_head import call_head_reader
 from gateway.routing.cross_origin import CrossOrigin
@@ -40,6 +41,7 @@ from tests.support.recorder import (
 from tests.support.stored_numbers import StoredNumbers
 from tests.support.waiting import until
 from wire.decoded_envelope import decode_envelope
+from wire.envelope import encode_assets
 from wire.ids import FunctionId, VersionId
 
 INACTIVE = FunctionId("6f9619ff-8b86-4011-b42d-00c04fc964ff")
@@ -71,6 +73,7 @@ def dispatcher(
     page_policy: PagePolicy | None = None,
     queue: RecordedQueue | None = None,
     numbers: StoredNumbers | None = None,
+    find_assets: FindAssets | None = None,
 ) -> Dispatcher:
     model, queue = ReadModel(), queue or RecordedQueue(Script())
     version = VersionId("11111111-1111-4111-8111-111111111111")
@@ -118,6 +121,7 @@ def dispatcher(
         Refusals(metrics, access, admission.key_id_of),
         Sources([], trusts_unix=False),
         make_book(),
+        find_assets,
     )
 
 
@@ -410,6 +414,43 @@ async def test_what_a_client_sends_while_its_call_is_held_is_not_lost() -> None:
     call.stream.request_data(b"six")
     call.stream.request_end()
     assert script.take() == ["queue.publish"]
+
+
+ASSET = "1f9619ff-8b86-4011-b42d-00c04fc964ff"
+
+
+async def found(account: str, asset_ids: Sequence[str]) -> bytes:
+    """Find every asset but one that does not exist."""
+    if account != "own" or UNKNOWN in asset_ids:
+        raise AssetNotFound
+    return encode_assets([(asset_id, "http://h/", "image/png") for asset_id in asset_ids])
+
+
+@pytest.mark.parametrize(
+    ("value", "status"), [(ASSET, 0), ("", 0), ("x", 400), (f"{ASSET},{UNKNOWN}", 404)]
+)
+async def test_a_call_waits_for_its_input_assets(value: str, status: int) -> None:
+    script = Script()
+    queue = RecordedQueue(script)
+    client = RecordedResponseWriter(script, "client")
+    headers = [GOOD, (b"nvcf-input-asset-references", value.encode())]
+    headers.append((b"function-id", LIMITED.encode()))
+    stream = dispatcher(queue=queue, find_assets=found)(
+        Request(b"POST", b"/", b"f.example", headers, 4, 0.0), client
+    )
+    stream.request_data(b"body")
+    stream.request_end()
+    if status:
+        await until(lambda: client.head)
+        assert client.head is not None
+        assert client.head[0] == status
+        assert queue.envelopes == []
+        return
+    await until(lambda: queue.envelopes)
+    envelope = decode_envelope(queue.envelopes[0])
+    assert [asset.asset_id for asset in envelope.assets] == ([value] if value else [])
+    assert envelope.body == b"body"
+    assert b"nvcf-input-asset-references" not in dict(envelope.headers)
 
 
 async def test_a_call_whose_client_leaves_while_it_is_held_is_not_counted_but_logged() -> None:

@@ -15,6 +15,7 @@ from gateway.dispatch.endpoints import (
 from gateway.domain.cors import OPEN, PagePolicy
 from gateway.domain.readmodel import ReadModel
 from gateway.errors import NotFound, Unauthenticated
+from gateway.requests.forwarding import ForwardedRequests
 from gateway.routing.cross_origin import CrossOrigin
 from gateway.telemetry.health import ProcessHealth
 from gateway.telemetry.metrics import GatewayMetrics
@@ -158,7 +159,7 @@ def test_what_is_no_route_is_not_found() -> None:
 
 def test_the_workers_listener_serves_attach_and_health_only() -> None:
     routes = Routes()
-    dispatch = AttachDispatcher(routes.attach, routes.health)
+    dispatch = AttachDispatcher(routes.attach, routes.health, ForwardedRequests(b"secret"))
     for target, status in (
         (b"/v2/nvcf/worker/request-attach", 401),
         (b"/health/live", 200),

@@ -218,3 +218,15 @@ def test_a_body_flows_on_while_the_call_is_pending() -> None:
 )
 def test_a_percentage_is_a_whole_number_up_to_100(value: bytes | None, percent: int | None) -> None:
     assert percent_of(value) == percent
+
+
+def test_the_answer_to_a_question_may_come_over_a_channel() -> None:
+    world = asked()
+    world.now += 1.0
+    head = InnerHead(202, PROGRESS, None)
+    world.invocation.responded(head, None, b"", 101.0, 0.1, b"i", Outcome.ANSWERED)
+    assert "registry.poll_worker 2" in world.script.take()
+    head = InnerHead(200, [], None)
+    world.invocation.responded(head, None, b"done", 102.0, 0.1, b"i", Outcome.ANSWERED)
+    assert world.client.sent == b"done"
+    assert world.invocation.outcome is Outcome.ANSWERED

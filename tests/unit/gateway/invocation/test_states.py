@@ -187,7 +187,7 @@ SITUATIONS: dict[State, list[Situation]] = {
         lambda: expired(long_body()),
         lambda: expired(limited()),
     ],
-    State.PENDING: [taking, asked, pausing, polled_long_body],
+    State.PENDING: [taking, asked, pausing, polled_long_body, lambda: slow(asked())],
     State.ATTACHED: [
         lambda: polled().attach(),
         lambda: asked().attach(),

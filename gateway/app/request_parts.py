@@ -1,0 +1,95 @@
+"""The detached calls of one process, and what depends on them."""
+
+import time
+from contextlib import AsyncExitStack
+
+from gateway.app.options import request_limits
+from gateway.dispatch.polling import PollingPorts, PollingRoutes
+from gateway.dispatch.registry import InvocationRegistry
+from gateway.dispatch.spool import SpoolFiles
+from gateway.objects.assets import Assets
+from gateway.objects.interface import ObjectStore
+from gateway.requests.book import RequestBook
+from gateway.requests.endpoint import Access, RequestsEndpoint
+from gateway.requests.events import Positions
+from gateway.requests.exchanges import REQUESTS_PATH
+from gateway.requests.forwarding import ForwardedRequests, Forwarder, OnResponse
+from gateway.requests.holders import Holders
+from gateway.requests.nvcf_paths import POLLING_ROUTES
+from gateway.requests.polls import Polls
+from gateway.requests.stored import StoredResponses
+from gateway.settings import GatewaySettings
+from gateway.store.records import Store
+from queueing.interface import Bus, FunctionQueue
+from runtime.lifecycle import Ticker
+
+_WINDOWS_TICK_S = 0.1
+_HOLDERS_TICK_S = 5.0
+SETTLE_S = 20.0
+"""The most time for storing what is not stored yet when the process stops."""
+
+
+class RequestParts:
+    """``book`` are the detached calls, ``holders`` the other processes."""
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        store: Store,
+        objects: ObjectStore,
+        spool: SpoolFiles,
+        bus: Bus,
+        process: int,
+    ) -> None:
+        """``process`` is the number of this process."""
+        self.book = RequestBook(
+            spool.open,
+            time.monotonic,
+            request_limits(settings.requests),
+            settings.requests.max_calls,
+            StoredResponses(objects, settings.requests.retention_s),
+        )
+        self.holders = Holders(bus, store, settings.queue.region, process)
+        self.forwarder = Forwarder(self.holders, self.book)
+        self.forwarded = ForwardedRequests(self.holders.secret)
+
+    def endpoint(
+        self,
+        access: Access,
+        queue: FunctionQueue,
+        invocations: InvocationRegistry,
+        on_response: OnResponse,
+    ) -> RequestsEndpoint:
+        """Return what serves the routes, also for the requests that other processes forward."""
+        endpoint = RequestsEndpoint(
+            self.book,
+            access,
+            Positions(queue.position, invocations.lines.eta_s),
+            self.forwarder,
+            self.holders.has_lived,
+            on_response,
+        )
+        self.forwarded.add(REQUESTS_PATH, endpoint.serve_forwarded)
+        return endpoint
+
+    def polling(
+        self, access: Access, assets: Assets, attach_uri: str, ports: PollingPorts
+    ) -> PollingRoutes:
+        """Return what serves NVCF's polling routes, also polls that other processes forward."""
+        polls = Polls(self.book, access, self.forwarder, self.holders.has_lived)
+        routes = PollingRoutes(self.book, polls, access, assets, attach_uri, ports)
+        for prefix in POLLING_ROUTES:
+            self.forwarded.add(prefix, routes.serve_forwarded)
+        return routes
+
+    def open(self, stack: AsyncExitStack, attach_uri: str) -> None:
+        """Serve other processes from now on, for the life of ``stack``."""
+        self.holders.start(attach_uri)
+        stack.callback(self.holders.close)
+        for every_s, tick in (
+            (_WINDOWS_TICK_S, self.book.tick),
+            (_HOLDERS_TICK_S, self.holders.tick),
+        ):
+            ticker = Ticker(every_s, tick)
+            ticker.start()
+            stack.callback(ticker.stop)
