@@ -16,7 +16,7 @@ from gateway.requests.exchanges import REQUESTS_PATH
 from gateway.requests.forwarding import ForwardedRequests, Forwarder, OnResponse
 from gateway.requests.holders import Holders
 from gateway.requests.key_claims import KeyClaims
-from gateway.requests.nvcf_paths import POLLING_PREFIXES
+from gateway.requests.nvcf_paths import POLLING_ROUTES
 from gateway.requests.polls import Polls
 from gateway.requests.repetition import REPETITIONS_PATH
 from gateway.requests.stored import StoredResponses
@@ -87,7 +87,7 @@ class RequestParts:
         """Return what serves NVCF's polling routes, also polls that other processes forward."""
         polls = Polls(self.book, access, self.forwarder, self.holders.has_lived)
         routes = PollingRoutes(self.book, polls, access, find_assets, ports)
-        for prefix in POLLING_PREFIXES:
+        for prefix in POLLING_ROUTES:
             self.forwarded.add(prefix, routes.serve_forwarded)
         return routes
 

@@ -12,6 +12,7 @@ from gateway.errors import NotFound
 from gateway.requests.errors import Misdirected
 from gateway.requests.exchanges import Windows
 from gateway.requests.holders import Holder, Holders
+from gateway.routing.organizations import parse_organization_path
 from http1.client.connection import ClientConnection
 from http1.stream import (
     Failure,
@@ -109,7 +110,7 @@ class ForwardedRequests:
         self._routes: list[tuple[bytes, Serve]] = []
 
     def add(self, prefix: bytes, serve: Serve) -> None:
-        """Serve paths that begin with ``prefix``."""
+        """Serve paths that begin with ``prefix``, also those of NVCF below an organization."""
         self._routes.append((prefix, serve))
 
     def serve(self, request: Request, client: ResponseWriter) -> RequestStream:
@@ -119,8 +120,9 @@ class ForwardedRequests:
         """
         if not compare_digest(request.values[NVCF_HOLDER_SECRET], self._secret):
             raise Misdirected
+        target = parse_organization_path(request.target).path
         for prefix, serve in self._routes:
-            if request.target.startswith(prefix):
+            if target.startswith(prefix):
                 return serve(request, client)
         raise NotFound
 

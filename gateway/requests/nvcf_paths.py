@@ -6,9 +6,8 @@ from gateway.errors import BadRequest, MethodNotAllowed
 from gateway.routing.organizations import parse_organization_path
 from wire.ids import parse_uuid
 
-_ROUTES = (b"/v2/nvcf/pexec/", b"/v2/nvcf/exec/")
-POLLING_PREFIXES = (*_ROUTES, b"/v2/orgs/", b"/v3/orgs/")
-"""What the paths of polls begin with, also below an organization."""
+POLLING_ROUTES = (b"/v2/nvcf/pexec/", b"/v2/nvcf/exec/")
+"""How the paths of the polling routes begin, unless they are below an organization."""
 _BASE = b"/v2/nvcf/"
 _METHODS = {False: b"POST", True: b"GET"}
 
@@ -32,7 +31,7 @@ class PolledPath(NamedTuple):
 
 def is_polling_route(path: bytes) -> bool:
     """Return whether ``path``, which has no query, begins as those of the polling routes."""
-    return parse_organization_path(path).path.startswith(_ROUTES)
+    return parse_organization_path(path).path.startswith(POLLING_ROUTES)
 
 
 def parse_path(path: bytes) -> PolledPath | None:
@@ -41,7 +40,7 @@ def parse_path(path: bytes) -> PolledPath | None:
     Raises `BadRequest` for an id that is not a UUID.
     """
     organization, path = parse_organization_path(path)
-    if not path.startswith(_ROUTES):
+    if not path.startswith(POLLING_ROUTES):
         return None
     found = _parse(path)
     return None if found is None else found._replace(organization=organization)

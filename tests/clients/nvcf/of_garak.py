@@ -1,10 +1,10 @@
 """garak's generator for NVCF, which calls and polls; only what it needs of garak is installed."""
 
 import os
+from importlib import import_module
 
 os.environ["NVCF_API_KEY"] = os.environ["API_KEY"]
 
-from garak import _config
 from garak.attempt import Conversation, Message, Turn
 from garak.generators.nvcf import NvcfChat
 from trying import try_all
@@ -14,8 +14,9 @@ TEXT = "one two three"
 
 
 def generator() -> NvcfChat:
-    _config.load_config()
-    _config.plugins.generators["nvcf"] = {
+    config = import_module("garak._config")
+    config.load_config()
+    config.plugins.generators["nvcf"] = {
         "invoke_uri_base": f"{BASE}/functions/",
         "status_uri_base": f"{BASE}/status/",
         "version_id": os.environ["SLOW_VERSION"],

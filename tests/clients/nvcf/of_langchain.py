@@ -12,7 +12,8 @@ TEXT = "one two three"
 
 def polling(client: ChatNVIDIA) -> ChatNVIDIA:
     """Return ``client`` with its one address that no setting changes."""
-    client._client.polling_url_tmpl = f"{URL}/v2/nvcf/pexec/status/{{request_id}}"  # noqa: SLF001
+    for inner in (client._client, client._async_client):  # noqa: SLF001
+        inner.polling_url_tmpl = f"{URL}/v2/nvcf/pexec/status/{{request_id}}"
     return client
 
 

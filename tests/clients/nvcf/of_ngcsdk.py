@@ -79,8 +79,8 @@ def functions_are_made(image: str) -> Callable[[], None]:
         functions.update_secrets(made.id, made.versionId, secrets=["other:value"])
         allowed = functions.authorizations
         assert allowed.info(made.id, made.versionId).function.authorizedParties == []
-        parties = allowed.add(made.id, made.versionId, nca_id=ORGANIZATION).function
-        assert [party["ncaId"] for party in parties.authorizedParties] == [ORGANIZATION]
+        parties = allowed.add(made.id, made.versionId, nca_id="*").function
+        assert [party["ncaId"] for party in parties.authorizedParties] == ["*"]
         allowed.clear(made.id, made.versionId)
         for version in (made, second):
             functions.delete(version.id, version.versionId)
