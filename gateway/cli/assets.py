@@ -25,7 +25,7 @@ from gateway.cli.output import print_json, print_members, print_table, print_tex
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None)
 
 AssetArgument = Annotated[str, typer.Argument(metavar="ASSET", help="Id of the asset.")]
-_PIECE = 262_144
+_READ_BYTES = 262_144
 _SILENCE_S = 60.0
 
 
@@ -165,7 +165,7 @@ async def _put(
     session: aiohttp.ClientSession, url: str, headers: dict[str, str], file: Path
 ) -> None:
     try:
-        async with session.put(url, data=_pieces(file), headers=headers) as response:
+        async with session.put(url, data=_contents(file), headers=headers) as response:
             await _check(response)
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise Unreachable(f"the upload failed: {error}") from None
@@ -176,8 +176,8 @@ async def _get(session: aiohttp.ClientSession, url: str, file: Path) -> None:
         async with session.get(url) as response:
             await _check(response)
             with file.open("wb") as output:
-                async for piece in response.content.iter_chunked(_PIECE):
-                    await asyncio.to_thread(output.write, piece)
+                async for data in response.content.iter_chunked(_READ_BYTES):
+                    await asyncio.to_thread(output.write, data)
     except (aiohttp.ClientError, TimeoutError) as error:
         raise Unreachable(f"the download failed: {error}") from None
     except OSError as error:
@@ -186,10 +186,10 @@ async def _get(session: aiohttp.ClientSession, url: str, file: Path) -> None:
 
 async def _check(response: aiohttp.ClientResponse) -> None:
     if response.status >= 300:
-        raise error_of(response.status, await response.content.read(_PIECE))
+        raise error_of(response.status, await response.content.read(_READ_BYTES))
 
 
-async def _pieces(file: Path) -> AsyncIterator[bytes]:
+async def _contents(file: Path) -> AsyncIterator[bytes]:
     with file.open("rb") as opened:
-        while piece := await asyncio.to_thread(opened.read, _PIECE):
-            yield piece
+        while data := await asyncio.to_thread(opened.read, _READ_BYTES):
+            yield data

@@ -13,7 +13,7 @@ from gateway.dispatch.responses import send_problem, with_ids
 from gateway.errors import BodyTooLarge, GatewayError, MethodNotAllowed, NotFound, TooManyTransfers
 from gateway.objects.interface import ObjectInfo, ObjectNotFound, ObjectStore
 from gateway.objects.ranges import chosen_range, etag_of, last_modified_of
-from gateway.objects.signed_urls import Download, Upload, UrlSigner
+from gateway.objects.signed_urls import PermittedDownload, PermittedUpload, UrlSigner
 from gateway.routing.cross_origin import PageAccess
 from http1.stream import Headers, NullRequestStream, Request, RequestStream, ResponseWriter
 from runtime.tasks import spawn
@@ -108,9 +108,9 @@ class ObjectEndpoint:
                 first, last = chosen
                 headers.append((b"content-range", b"bytes %d-%d/%d" % (first, last, info.size)))
                 response.send_head(206, headers, last - first + 1)
-            async for piece in reader:
+            async for data in reader:
                 await transfer.wait_writable(response.client)
-                response.client.send_data(piece)
+                response.client.send_data(data)
         response.end()
 
     async def _receive(
@@ -144,7 +144,7 @@ class ObjectEndpoint:
         response.send_head(200, [], 0)
         response.end()
 
-    async def _limit(self, permitted: Upload) -> int:
+    async def _limit(self, permitted: PermittedUpload) -> int:
         room = await self._room(permitted.key)
         return permitted.max_bytes if room is None else min(room, permitted.max_bytes)
 
@@ -274,7 +274,7 @@ class _Response:
             self.client.abort()
 
 
-def _headers(info: ObjectInfo, permitted: Download) -> Headers:
+def _headers(info: ObjectInfo, permitted: PermittedDownload) -> Headers:
     headers: Headers = [
         (CONTENT_TYPE, info.content_type.encode("latin-1", "replace")),
         (b"etag", etag_of(info)),

@@ -11,8 +11,8 @@ from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import NamedTuple, Protocol, Self
 
-PIECE_BYTES = 256 * 1024
-"""The largest piece that a reader yields; files are read and written in such pieces."""
+DATA_BYTES = 256 * 1024
+"""The most that a reader yields at a time, and that is read from or written to a file."""
 MAX_KEY_CHARS = 512
 UNAVAILABLE = "The object store cannot be read or written now"
 """What callers get to know of a `gateway.errors.StoreUnavailable`; its cause is for the log."""
@@ -46,7 +46,7 @@ class ObjectInfo(NamedTuple):
 
 
 class ObjectReader(Protocol):
-    """The body of one object, or one range of it: pieces of at most `PIECE_BYTES`.
+    """The body of one object, or one range of it: pieces of at most `DATA_BYTES`.
 
     A context manager, which must be left so that the file or connection is closed. ``info.size`` is
     the length of the whole object.

@@ -36,8 +36,8 @@ import orjson
 
 from gateway.errors import StoreUnavailable
 from gateway.objects.interface import (
+    DATA_BYTES,
     NO_META,
-    PIECE_BYTES,
     UNAVAILABLE,
     ObjectInfo,
     ObjectNotFound,
@@ -99,19 +99,19 @@ class LocalObjects(ObjectStore):
         content_type: str,
         meta: Mapping[str, str] = NO_META,
     ) -> None:
-        """Write the chunks in pieces of `PIECE_BYTES`, each only when the one before is written."""
+        """Write the chunks in pieces of `DATA_BYTES`, each only when the one before is written."""
         path = self._path(key)
         file = _WrittenFile(self._temporary.new_path, _header(content_type, meta))
         last: Future[int] | None = None
         try:
-            piece = bytearray()
+            data = bytearray()
             async for chunk in chunks:
-                piece += chunk
-                if len(piece) >= PIECE_BYTES:
-                    last = self._threads.submit(file.write, bytes(piece))
+                data += chunk
+                if len(data) >= DATA_BYTES:
+                    last = self._threads.submit(file.write, bytes(data))
                     await _result(last)
-                    piece.clear()
-            last = self._threads.submit(file.write, bytes(piece))
+                    data.clear()
+            last = self._threads.submit(file.write, bytes(data))
             written = await _result(last)
             check_size(size, written)
             last = self._threads.submit(file.finish, path)
@@ -134,7 +134,7 @@ class LocalObjects(ObjectStore):
         await self._run(lambda: _write_batch(self._temporary.new_path(), files))
 
     async def get(self, key: str, first: int = 0, last: int | None = None) -> ObjectReader:
-        """Open the file; its first piece is read in the same operation."""
+        """Open the file; its beginning is read in the same operation."""
         path = self._path(key)
         opened = await self._run(lambda: _open(key, path, first, last))
         return LocalReader(self, opened)
@@ -181,8 +181,8 @@ class LocalObjects(ObjectStore):
             key, expires_at, base_url, content_type=content_type, max_bytes=max_bytes, meta=meta
         )
 
-    def read_piece(self, file: BinaryIO, at: int, size: int) -> "Future[bytes]":
-        """Begin to read the next piece of an open object."""
+    def read_data(self, file: BinaryIO, at: int, size: int) -> "Future[bytes]":
+        """Begin to read the next part of an open object."""
         return self._threads.submit(os.pread, file.fileno(), size, at)
 
     def release(self, file: BinaryIO, last: "Future[bytes] | None") -> None:
@@ -214,13 +214,13 @@ class LocalObjects(ObjectStore):
 class LocalReader:
     """Reads one object: an `gateway.objects.interface.ObjectReader`."""
 
-    __slots__ = ("_at", "_end", "_file", "_last", "_piece", "_store", "info")
+    __slots__ = ("_at", "_data", "_end", "_file", "_last", "_store", "info")
 
     def __init__(self, store: LocalObjects, opened: "_Opened") -> None:
         self._store = store
         self.info = opened.info
         self._file = opened.file
-        self._piece = opened.piece
+        self._data = opened.data
         self._at = opened.at
         self._end = opened.end
         self._last: Future[bytes] | None = None
@@ -239,17 +239,17 @@ class LocalReader:
             self._store.release(file, self._last)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        if self._piece:
-            piece, self._piece = self._piece, b""
-            yield piece
+        if self._data:
+            data, self._data = self._data, b""
+            yield data
         while self._file is not None and self._at < self._end:
-            size = min(PIECE_BYTES, self._end - self._at)
-            self._last = self._store.read_piece(self._file, self._at, size)
-            piece = await _result(self._last)
-            if not piece:
+            size = min(DATA_BYTES, self._end - self._at)
+            self._last = self._store.read_data(self._file, self._at, size)
+            data = await _result(self._last)
+            if not data:
                 raise StoreUnavailable(UNAVAILABLE, cause="a file became shorter while it was read")
-            self._at += len(piece)
-            yield piece
+            self._at += len(data)
+            yield data
 
 
 async def _result(future: "Future[Result]") -> Result:
@@ -365,14 +365,14 @@ class _WrittenFile:
 
 
 class _Opened(NamedTuple):
-    """An open object: its first piece, and where the next one begins and the last one ends.
+    """An open object: its beginning, and where the next one begins and the last one ends.
 
     ``file`` is `None` if nothing follows.
     """
 
     info: ObjectInfo
     file: BinaryIO | None
-    piece: bytes
+    data: bytes
     at: int
     end: int
 
@@ -383,16 +383,16 @@ def _open(key: str, path: Path, first: int, last: int | None) -> _Opened:
     except FileNotFoundError:
         raise ObjectNotFound(key) from None
     try:
-        head = os.pread(file.fileno(), PIECE_BYTES, 0)
+        head = os.pread(file.fileno(), DATA_BYTES, 0)
         info, begin = _read_header(key, head, file)
         stop = info.size if last is None else min(last + 1, info.size)
         at, end = begin + first, begin + stop
-        piece = head[at:end]
-        at += len(piece)
+        data = head[at:end]
+        at += len(data)
         if at < end:
-            return _Opened(info, file, piece, at, end)
+            return _Opened(info, file, data, at, end)
         file.close()
-        return _Opened(info, None, piece, at, end)
+        return _Opened(info, None, data, at, end)
     except BaseException:
         file.close()
         raise

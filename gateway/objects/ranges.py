@@ -31,8 +31,9 @@ def last_modified_of(info: ObjectInfo) -> bytes:
 def chosen_range(headers: Mapping[bytes, bytes], info: ObjectInfo) -> tuple[int, int] | None:
     """Return first and last byte of the range in a GET's headers, `None` for the whole object.
 
-    Several ranges, and units that are not known, count as none (§14.2); so does a range with an
-    ``If-Range`` that names another state of the object (§13.1.5). Raises `RangeNotSatisfiable`.
+    Several ranges, and units that are not known, count as none (RFC 9110 §14.2); so does a range
+    with an ``If-Range`` that names another state of the object (RFC 9110 §13.1.5). Raises
+    `RangeNotSatisfiable`.
     """
     found = _one_range(headers.get(b"range", b"").replace(b" ", b""))
     condition = headers.get(b"if-range")

@@ -19,8 +19,8 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
 from gateway.errors import StoreUnavailable
 from gateway.objects.interface import (
+    DATA_BYTES,
     NO_META,
-    PIECE_BYTES,
     UNAVAILABLE,
     ObjectInfo,
     ObjectNotFound,
@@ -277,10 +277,10 @@ class S3Reader:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while self._body is not None:
             with _errors(self.info.key):
-                piece = await self._body.read(PIECE_BYTES)
-            if not piece:
+                data = await self._body.read(DATA_BYTES)
+            if not data:
                 return
-            yield piece
+            yield data
 
 
 class _Multipart:

@@ -74,14 +74,14 @@ class NotSigned(Forbidden):
     summary = "The signature of the URL is not valid for this request"
 
 
-class Download(NamedTuple):
+class PermittedDownload(NamedTuple):
     """What a URL permits to read. ``file_name`` is empty unless it is to be saved under a name."""
 
     key: str
     file_name: str
 
 
-class Upload(NamedTuple):
+class PermittedUpload(NamedTuple):
     """What a URL permits to write."""
 
     key: str
@@ -132,14 +132,14 @@ class UrlSigner:
         signature = await self._sign("PUT", key, expires, *signed)
         return self._url(base_url, key, query, signature)
 
-    async def check_download(self, target: bytes) -> Download:
+    async def check_download(self, target: bytes) -> PermittedDownload:
         """Return what the target of a GET or HEAD permits. Raises `Forbidden`."""
         key, query = _parse(target)
         file_name = query.get("file-name", "")
         await self._check(query, "GET", key, file_name)
-        return Download(key, file_name)
+        return PermittedDownload(key, file_name)
 
-    async def check_upload(self, target: bytes, headers: Mapping[bytes, bytes]) -> Upload:
+    async def check_upload(self, target: bytes, headers: Mapping[bytes, bytes]) -> PermittedUpload:
         """Return what the target of a PUT with ``headers`` permits. Raises `Forbidden`."""
         key, query = _parse(target)
         max_bytes = _number(query.get("max-bytes", ""))
@@ -150,7 +150,7 @@ class UrlSigner:
         if any(name.startswith(_META) and name not in signed for name in headers):
             raise NotSigned("The URL does not permit a header x-amz-meta- of this name")
         await self._check(query, "PUT", key, content_type, max_bytes, _normal(meta))
-        return Upload(key, content_type, max_bytes, meta)
+        return PermittedUpload(key, content_type, max_bytes, meta)
 
     async def _check(
         self, query: Mapping[str, str], method: str, key: str, *permitted: object

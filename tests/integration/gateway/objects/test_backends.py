@@ -13,7 +13,7 @@ from aiobotocore.session import get_session
 from moto.server import ThreadedMotoServer
 
 from gateway.errors import StoreUnavailable
-from gateway.objects.interface import PIECE_BYTES, ObjectInfo, ObjectNotFound, ObjectStore
+from gateway.objects.interface import DATA_BYTES, ObjectInfo, ObjectNotFound, ObjectStore
 from gateway.objects.open import LocalOptions, make_object_store
 from gateway.objects.s3 import PART_BYTES, S3Options
 from runtime.ids import new_uuid
@@ -95,13 +95,11 @@ async def test_a_long_body_arrives_in_pieces(store: ObjectStore) -> None:
     await store.put("large/1", chunks(part, part, part, b"end"), size=None, content_type=TEXT)
     async with await store.get("large/1") as reader:
         pieces = [piece async for piece in reader]
-    assert max(map(len, pieces)) <= PIECE_BYTES
+    assert max(map(len, pieces)) <= DATA_BYTES
     assert b"".join(pieces) == part * 3 + b"end"
     assert await read_object(store, "large/1", 255, 256) == b"\xff\x00"
     assert await read_object(store, "large/1", len(part) * 3) == b"end"
-    assert (
-        await read_object(store, "large/1", 5, PIECE_BYTES + 9) == (part * 2)[5 : PIECE_BYTES + 10]
-    )
+    assert await read_object(store, "large/1", 5, DATA_BYTES + 9) == (part * 2)[5 : DATA_BYTES + 10]
 
 
 async def test_a_body_of_several_parts(store: ObjectStore) -> None:
@@ -117,7 +115,7 @@ async def test_a_body_of_several_parts(store: ObjectStore) -> None:
 
 async def test_a_body_that_breaks_off_leaves_nothing(store: ObjectStore) -> None:
     async def broken() -> AsyncIterator[bytes]:
-        yield b"x" * (PIECE_BYTES + 1)
+        yield b"x" * (DATA_BYTES + 1)
         raise ConnectionError
 
     await store.put_bytes("assets/a/1", b"older", content_type=TEXT)
