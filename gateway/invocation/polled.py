@@ -40,7 +40,7 @@ So a worker that is lost is noticed within about that time, if nothing else tell
 """
 MAX_PARTIAL_BYTES = 32_768
 """Largest body of a 202 that is kept for clients; of a larger one only the percentage is."""
-_ANSWER_S = POLL_S + RESPONSE_GRACE_S + 8.0
+_RESPONSE_S = POLL_S + RESPONSE_GRACE_S + 8.0
 """Time from a question to the worker's POST; then the worker counts as lost."""
 _BODY_S = 30.0
 """Time in which the body of a 202 has to be complete."""
@@ -52,7 +52,7 @@ _WITH_WORKER = "a worker had not completed it"
 _MAX_PERCENT_DIGITS = 3
 
 
-class Progress(NamedTuple):
+class CallProgress(NamedTuple):
     """How far a call has come: per cent, if known, and a body with its content type, if any."""
 
     percent: int | None = None
@@ -63,7 +63,7 @@ class Progress(NamedTuple):
 class ProgressWriter(ResponseWriter, Protocol):
     """The client of a polled call."""
 
-    def show_progress(self, progress: Progress) -> None:
+    def show_progress(self, progress: CallProgress) -> None:
         """The worker has told how far the call has come."""
 
 
@@ -298,7 +298,7 @@ class PolledInvocation(Invocation):
         is_quick = self._polls > 0 and now - self._asked_at < _QUICK_S
         self._quick = self._quick + 1 if is_quick else 0
         partial, self._partial = self._partial, None
-        progress = Progress(self._percent, self._partial_type, bytes(partial or b""))
+        progress = CallProgress(self._percent, self._partial_type, bytes(partial or b""))
         if self._quick:
             pause_s = min(_FIRST_PAUSE_S * 2.0 ** min(self._quick, 10), _MAX_PAUSE_S)
             self._look(now, now + pause_s)
@@ -312,7 +312,7 @@ class PolledInvocation(Invocation):
         self._polls += 1
         self._was_asked = True
         self._asked_at = now
-        self._look(now, now + _ANSWER_S)
+        self._look(now, now + _RESPONSE_S)
         self.response_token = context.registry.issue_poll_token(self.request_id)
         envelope = encode_envelope(
             self._poll_head,

@@ -6,7 +6,7 @@ of their windows, and for what becomes of the call when they leave (`docs/wire.m
 
 from collections.abc import Callable
 
-from gateway.invocation.polled import Progress
+from gateway.invocation.polled import CallProgress
 from gateway.requests.detached import DetachedCall
 from gateway.requests.exchanges import FirstExchange, ResponseExchange, Windows
 from gateway.requests.nvcf_paths import status_path
@@ -135,7 +135,7 @@ def watch(
 
 def pending_response(call: DetachedCall, *, is_exec: bool) -> tuple[Headers, bytes]:
     """Return headers and body of the 202 for a call that has no response yet."""
-    progress = call.progress if isinstance(call, PolledCall) else Progress()
+    progress = call.progress if isinstance(call, PolledCall) else CallProgress()
     headers: Headers = [
         (CONTENT_TYPE, (progress.content_type if progress.body else b"") or _JSON),
         (LOCATION, status_path(call.request_id, is_exec=is_exec)),

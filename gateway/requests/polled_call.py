@@ -3,7 +3,7 @@
 Pure (`docs/wire.md` §24.2).
 """
 
-from gateway.invocation.polled import Progress
+from gateway.invocation.polled import CallProgress
 from gateway.requests.detached import AccountBytes, CallPorts, DetachedCall
 from gateway.requests.exchanges import Windows
 from http1.stream import ResponseWriter
@@ -13,7 +13,7 @@ MIN_PATIENCE_S = 10.0
 """Least time for a client to come back after a 202, as with NVCF's worker."""
 KIND = "polled"
 """The word of these calls in the access log."""
-_NOTHING = Progress()
+_NOTHING = CallProgress()
 
 
 class PolledCall(DetachedCall):
@@ -48,7 +48,7 @@ class PolledCall(DetachedCall):
         """How far the call has come, if a worker has told."""
         return self.progress.percent
 
-    def show_progress(self, progress: Progress) -> None:
+    def show_progress(self, progress: CallProgress) -> None:
         """The worker has told how far the call has come."""
         if self.ending is None:
             self.progress = progress
