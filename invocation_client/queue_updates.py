@@ -43,7 +43,7 @@ OnUpdate = Callable[[QueueUpdate], object]
 
 
 class EventReader:
-    """Reads one stream of events (HTML, "Parsing an event stream"). ``last_id`` is the id of the last event."""
+    """Reads a stream of events, as HTML describes it. ``last_id`` is the id of the last event."""
 
     def __init__(self, last_id: str = "") -> None:
         self.last_id = last_id

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from gateway.invocation.bounds import PhaseBounds
 from gateway.invocation.collection import SpoolUser
-from gateway.invocation.polled import Progress
+from gateway.invocation.polled import CallProgress
 from http1.stream import EncodedHead, TakeChunk
 from queueing.interface import LineState, OwnLine, RunDecision, WaitingRequests
 from wire.http1 import chunk_data
@@ -111,7 +111,7 @@ class RecordedResponseWriter:
     def is_writing_paused(self) -> bool:
         return self.is_slow
 
-    def show_progress(self, progress: Progress) -> None:
+    def show_progress(self, progress: CallProgress) -> None:
         self._add(f"progress {progress.percent} {progress.body!r}")
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gateway.domain.cors import OPEN
-from gateway.invocation.polled import Progress
+from gateway.invocation.polled import CallProgress
 from gateway.requests.detached import (
     CANCELLED,
     DONE,
@@ -111,14 +111,14 @@ def test_the_first_window_begins_when_the_request_is_complete_and_ends_with_the_
 @pytest.mark.parametrize(
     ("progress", "kind", "body", "percent"),
     [
-        (Progress(), b"application/json", b"{}", None),
-        (Progress(45, b"text/json", b"[1]"), b"text/json", b"[1]", b"45"),
-        (Progress(45, b"text/plain"), b"application/json", b"{}", b"45"),
-        (Progress(None, b"", b"1"), b"application/json", b"1", None),
+        (CallProgress(), b"application/json", b"{}", None),
+        (CallProgress(45, b"text/json", b"[1]"), b"text/json", b"[1]", b"45"),
+        (CallProgress(45, b"text/plain"), b"application/json", b"{}", b"45"),
+        (CallProgress(None, b"", b"1"), b"application/json", b"1", None),
     ],
 )
 def test_a_202_tells_what_is_known(
-    progress: Progress, kind: bytes, body: bytes, percent: bytes | None
+    progress: CallProgress, kind: bytes, body: bytes, percent: bytes | None
 ) -> None:
     polled = Polled()
     polled.first.request_end()
@@ -137,7 +137,7 @@ def test_a_202_tells_what_is_known(
 def test_views_tell_the_progress() -> None:
     polled = pending()
     polled.world.attach()
-    polled.call.show_progress(Progress(45))
+    polled.call.show_progress(CallProgress(45))
     view = view_of(polled.call)
     assert (view["state"], view["percentComplete"]) == (LEASED, 45)
 
