@@ -2,42 +2,63 @@
 
 ``--waiting``: memory of the gateway for each call that waits in the queue while nobody holds a
 connection for it. ``--cpu``: CPU of gateway and worker agent for a detached call, accepted, run,
-stored and fetched, compared with the same call attached, in alternating rounds.
+stored and fetched, compared with the same call attached, in alternating rounds. ``--large``: memory
+for one long response.
 """
 
 import argparse
 import asyncio
-import http.client
 import json
+import re
+import socket
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
+
+import httpx
 
 from loadtests.proc import tree
 from tests.support.stack import Gateway, Stack
 
 MAX_WAITING_BYTES = 4096
 MAX_RATIO = 1.6
+MAX_LARGE_MIB = 64
+_length = re.compile(rb"(?i)content-length: (\d+)")
+_location = re.compile(rb"(?i)\r\nlocation: ([^\r]+)")
 _BODY = json.dumps({"prompt": "x" * 200}).encode()
-_ROUND_CALLS = 1000
+_ROUND_CALLS = 2000
+_CLIENTS = 8
 _SETTLE_S = 1.0
 
 
 class Connection:
-    """One connection to a gateway."""
+    """One connection to a gateway: as cheap as possible, so that it disturbs little."""
 
     def __init__(self, gateway: Gateway) -> None:
-        self._headers = {**gateway.headers, "content-type": "application/json"}
-        self._http = http.client.HTTPConnection(urlsplit(gateway.url).netloc, timeout=60)
+        parts = urlsplit(gateway.url)
+        self._socket = socket.create_connection((parts.hostname, parts.port), timeout=60)
+        headers = {"host": parts.netloc, **gateway.headers, "content-type": "application/json"}
+        self._lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
 
     def call(self, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, str]:
         """Return the status and the location of the response."""
-        self._http.request(method, path, body or None, {**self._headers, **headers})
-        response = self._http.getresponse()
-        response.read()
-        return response.status, response.headers.get("location", "")
+        own = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        head = f"{method} {path} HTTP/1.1\r\n{self._lines}{own}content-length: {len(body)}\r\n\r\n"
+        self._socket.sendall(head.encode() + body)
+        data = b""
+        while b"\r\n\r\n" not in data:
+            data += self._socket.recv(65536)
+        head_bytes, _, rest = data.partition(b"\r\n\r\n")
+        length = _length.search(head_bytes)
+        left = int(length[1]) - len(rest) if length else 0
+        while left > 0:
+            left -= len(self._socket.recv(65536))
+        location = _location.search(head_bytes)
+        return int(head_bytes[9:12]), location[1].decode() if location else ""
 
 
 def rss_bytes(gateway: Gateway) -> int:
@@ -72,25 +93,32 @@ def measure_waiting(gateway: Gateway, count: int) -> bool:
 
 def measure_cpu(gateway: Gateway, agent_pid: int, rounds: int) -> bool:
     """Print the CPU of attached and detached calls; return whether the ratio is low enough."""
-    connection = Connection(gateway)
+    connections = [Connection(gateway) for _ in range(_CLIENTS)]
     pids = (gateway.program.process.pid, agent_pid)
 
-    def attached() -> None:
+    def attached(connection: Connection) -> None:
         status, _ = connection.call("POST", "/echo", _BODY)
         assert status == 200, status
 
-    def detached() -> None:
+    def detached(connection: Connection) -> None:
         status, location = connection.call("POST", "/echo", _BODY, prefer="respond-async")
         assert status == 202, status
         status, _ = connection.call("GET", f"{location}/response")
         assert status == 200, status
 
+    def run(call: Callable[[Connection], None]) -> None:
+        def calls(connection: Connection) -> None:
+            for _ in range(_ROUND_CALLS // _CLIENTS):
+                call(connection)
+
+        with ThreadPoolExecutor(_CLIENTS) as clients:
+            list(clients.map(calls, connections))
+
     figures: dict[str, list[float]] = {"attached": [], "detached": []}
     for number in range(rounds + 1):
         for name, call in (("attached", attached), ("detached", detached)):
             before = cpu_s(*pids)
-            for _ in range(_ROUND_CALLS):
-                call()
+            run(call)
             if name == "detached":
                 time.sleep(0.2)
             if number:
@@ -104,10 +132,31 @@ def measure_cpu(gateway: Gateway, agent_pid: int, rounds: int) -> bool:
     return ratio <= MAX_RATIO
 
 
+def measure_large(gateway: Gateway, body_bytes: int) -> bool:
+    """Print how much a long response adds to the gateway's memory while it is kept and fetched."""
+    connection = Connection(gateway)
+    before = rss_bytes(gateway)
+    _, location = connection.call("GET", f"/huge?bytes={body_bytes}", prefer="respond-async")
+    most, got = 0, 0
+    with httpx.Client(base_url=gateway.url, headers=gateway.headers, timeout=60) as client:
+        while client.get(location).json()["state"] not in {"done", "failed"}:
+            most = max(most, rss_bytes(gateway))
+            time.sleep(0.1)
+        with client.stream("GET", f"{location}/response") as response:
+            for number, data in enumerate(response.iter_raw()):
+                got += len(data)
+                if number % 1000 == 0:
+                    most = max(most, rss_bytes(gateway))
+    mib = (most - before) / 2**20
+    print(f"{got} bytes kept and fetched: {mib:.1f} MiB more (at most {MAX_LARGE_MIB})")
+    return got == body_bytes and mib <= MAX_LARGE_MIB
+
+
 async def main() -> int:
     """Print the figures; return 1 if one is above its bar."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--waiting", type=int, default=0, metavar="CALLS")
+    parser.add_argument("--large", type=int, default=0, metavar="BYTES")
     parser.add_argument("--cpu", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
@@ -119,8 +168,11 @@ async def main() -> int:
             gateway = await asyncio.to_thread(stack.gateway, OBJECTS__FOLDER=f"{folder}/objects")
             if options.waiting:
                 is_good &= await asyncio.to_thread(measure_waiting, gateway, options.waiting)
-            if options.cpu:
+            if options.cpu or options.large:
                 agent = await asyncio.to_thread(stack.agent)
+            if options.large:
+                is_good &= await asyncio.to_thread(measure_large, gateway, options.large)
+            if options.cpu:
                 pid = agent.process.pid
                 is_good &= await asyncio.to_thread(measure_cpu, gateway, pid, options.rounds)
         finally:

@@ -226,6 +226,7 @@ class GatewayProcess:
         self._turns = LoopTurns()
         show_version(registry, "gateway")
         metrics.watch_uploads(self._uploads)
+        metrics.watch_detached(self._detached.book)
         metrics.watch_queue(self._queue)
         metrics.watch_dispatch(self._channels, lambda: self._invocations.queued)
         metrics.watch_websockets(self._invocations.live.values)
@@ -385,8 +386,10 @@ class GatewayProcess:
             access, self._queue, self._invocations, self._refusals.request_served
         )
 
+        find_assets = partial(self._objects.find_assets, target_uri)
+
         def polling(ports: PollingPorts) -> PollingRoutes:
-            return self._detached.polling(access, self._objects.assets, target_uri, ports)
+            return self._detached.polling(access, find_assets, ports)
 
         is_invoked = "invocation" in settings.roles
         suffix = settings.edge.host_suffix.strip(".").lower()
@@ -409,7 +412,7 @@ class GatewayProcess:
             sources(settings.edge),
             self._detached.book,
             polling if is_invoked else None,
-            partial(self._objects.find_assets, target_uri),
+            find_assets,
         )
 
     async def _listen_public(self, stack: AsyncExitStack, dispatch: Dispatch) -> Listener:

@@ -4,14 +4,13 @@ import time
 from contextlib import AsyncExitStack
 
 from gateway.app.options import request_limits
-from gateway.dispatch.polling import PollingPorts, PollingRoutes
+from gateway.dispatch.polling import FindAssets, PollingPorts, PollingRoutes
 from gateway.dispatch.registry import InvocationRegistry
 from gateway.dispatch.spool import SpoolFiles
-from gateway.objects.assets import Assets
 from gateway.objects.interface import ObjectStore
 from gateway.requests.book import RequestBook
 from gateway.requests.endpoint import Access, RequestsEndpoint
-from gateway.requests.events import Positions
+from gateway.requests.events import WatchedPositions
 from gateway.requests.exchanges import REQUESTS_PATH
 from gateway.requests.forwarding import ForwardedRequests, Forwarder, OnResponse
 from gateway.requests.holders import Holders
@@ -64,7 +63,7 @@ class RequestParts:
         endpoint = RequestsEndpoint(
             self.book,
             access,
-            Positions(queue.position, invocations.lines.eta_s),
+            WatchedPositions(queue.position, invocations.lines.eta_s),
             self.forwarder,
             self.holders.has_lived,
             on_response,
@@ -73,11 +72,11 @@ class RequestParts:
         return endpoint
 
     def polling(
-        self, access: Access, assets: Assets, attach_uri: str, ports: PollingPorts
+        self, access: Access, find_assets: FindAssets, ports: PollingPorts
     ) -> PollingRoutes:
         """Return what serves NVCF's polling routes, also polls that other processes forward."""
         polls = Polls(self.book, access, self.forwarder, self.holders.has_lived)
-        routes = PollingRoutes(self.book, polls, access, assets, attach_uri, ports)
+        routes = PollingRoutes(self.book, polls, access, find_assets, ports)
         for prefix in POLLING_ROUTES:
             self.forwarded.add(prefix, routes.serve_forwarded)
         return routes

@@ -78,5 +78,6 @@ class Detaching:
         inner.values = dict(inner.headers)
         inner.known = None
         invocation = self._begin(inner, call, head, caller._replace(poll_s=MAX_POLL_S), now_ns)
+        invocation.detached = call.kind
         call.begins(invocation)
         self.book.add(call)

@@ -1,7 +1,7 @@
 """Decides whether a request invokes a function or is for one of the path endpoints."""
 
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from copy import copy
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from gateway.dispatch.endpoints import PathEndpoints
 from gateway.dispatch.held_call import HeldCall
 from gateway.dispatch.model_calls import ModelCallPorts
 from gateway.dispatch.plain_address import PlainAddress
-from gateway.dispatch.polling import PollingPorts, PollingRoutes
+from gateway.dispatch.polling import FindAssets, PollingPorts, PollingRoutes
 from gateway.dispatch.rate_limits import RateLimits
 from gateway.dispatch.refusals import INVOCATION, Refusals
 from gateway.dispatch.registry import InvocationRegistry
@@ -36,10 +36,6 @@ from wire.headers import NVCF_INPUT_ASSET_REFERENCES
 from wire.ids import request_id
 
 _NO_FUNCTION = "The call names no function: send its id as the metadata function-id"
-
-
-FindAssets = Callable[[str, Sequence[str]], Awaitable[bytes]]
-"""Returns an account's assets as fields of an envelope. Raises `gateway.errors.GatewayError`."""
 
 
 class Gates(NamedTuple):

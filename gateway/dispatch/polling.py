@@ -1,7 +1,7 @@
 """NVCF's polling routes: calls by path, and polls for their responses (`docs/wire.md` §24)."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -12,8 +12,7 @@ from gateway.domain.principal import INVOKE
 from gateway.errors import Forbidden, GatewayError, NotFound
 from gateway.invocation.machine import Invocation
 from gateway.invocation.polled import ProgressWriter
-from gateway.objects.assets import Assets
-from gateway.objects.references import parse_references, resolve_references
+from gateway.objects.references import parse_references
 from gateway.requests.book import RequestBook
 from gateway.requests.endpoint import Access
 from gateway.requests.exec_body import ExecRequest
@@ -29,13 +28,16 @@ from gateway.routing.cross_origin import PageAccess
 from gateway.routing.organizations import require_organization
 from http1.stream import Request, RequestStream, ResponseWriter, respond
 from wire.deadlines import DEFAULT_POLL_S, MAX_POLL_S
-from wire.envelope import encode_assets
 from wire.headers import NVCF_INPUT_ASSET_REFERENCES
 
 EVENT_STREAM_POLL_S = 1200
 """The window of a client that accepts event streams alone, if it names none."""
 _EVENT_STREAM = b"text/event-stream"
 _LONGEST = b"%d" % MAX_POLL_S
+
+
+FindAssets = Callable[[str, Sequence[str]], Awaitable[bytes]]
+"""Returns an account's assets as fields of an envelope. Raises `GatewayError`."""
 
 
 class BeginPolled(Protocol):
@@ -82,23 +84,20 @@ class _Exchange(NamedTuple):
 class PollingRoutes:
     """Serves the routes of a process that takes invocations."""
 
-    __slots__ = ("_access", "_assets", "_attach_uri", "_book", "_held", "_polls", "_ports")
+    __slots__ = ("_access", "_book", "_find", "_held", "_polls", "_ports")
 
     def __init__(
         self,
         book: RequestBook,
         polls: Polls,
         access: Access,
-        assets: Assets,
-        attach_uri: str,
+        find_assets: FindAssets,
         ports: PollingPorts,
     ) -> None:
-        """``attach_uri`` is where the workers of this process's calls reach it."""
         self._book = book
         self._polls = polls
         self._access = access
-        self._assets = assets
-        self._attach_uri = attach_uri
+        self._find = find_assets
         self._ports = ports
         self._held = HeldBytes()
 
@@ -216,8 +215,7 @@ class PollingRoutes:
         fields: list[bytes] = []
 
         async def find() -> None:
-            found = await resolve_references(self._assets, caller.account, assets, self._attach_uri)
-            fields.append(encode_assets(found))
+            fields.append(await self._find(caller.account, assets))
 
         held = HeldCall(left=lambda: self._ports.left(request, head))
         held.wait(

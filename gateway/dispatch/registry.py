@@ -20,7 +20,7 @@ from wire.ids import uuid4_text
 PollWorker = Callable[[str, str, bytes], Awaitable[None]]
 """`queueing.interface.GatewayBroker.poll_worker`."""
 
-_POLL_PAUSES_S = (0.1, 0.4, 1.0, 0.0)
+POLL_PAUSES_S = (0.1, 0.4, 1.0, 0.0)
 """Pauses after attempts to reach the worker of a polled call."""
 _POSITION_WAIT_S = 0.5
 """A 504 is sent without the queue position if the queue does not return it within this time."""
@@ -166,7 +166,7 @@ class InvocationRegistry:
         is_acknowledged = False
         version_id = invocation.version.version_id
         try:
-            for pause_s in _POLL_PAUSES_S:
+            for pause_s in POLL_PAUSES_S:
                 try:
                     await self._poll(version_id, invocation.request_id, envelope)
                 except NoResponder:

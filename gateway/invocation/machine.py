@@ -109,7 +109,8 @@ class Invocation:
     queue. ``deliveries`` is how often the request was delivered, as far as workers have told.
     ``instance`` is the id of the instance that has the call or attached last, empty if not known.
     ``completion`` is the outcome if the response comes to its end: not ANSWERED if the worker says
-    that it is a problem document of its own. ``trace`` and ``caller_request_id`` are the client's
+    that it is a problem document of its own. ``detached`` is how the call outlives its connection,
+    empty if it does not. ``trace`` and ``caller_request_id`` are the client's
     ``traceparent`` and ``x-request-id``, known once the call is offered or over.
     """
 
@@ -135,6 +136,7 @@ class Invocation:
         "completion",
         "deadline",
         "deliveries",
+        "detached",
         "due_at",
         "has_waited_for_client",
         "head_at",
@@ -203,7 +205,7 @@ class Invocation:
         self.source = request.source
         self.trace = self.caller_request_id = self.instance = b""
         self.request_id, self._requested_at_ns = ticket
-        self.response_token = ""
+        self.response_token = self.detached = ""
         self.request_token: str | None = None
         self.state = RECEIVING
         self.outcome: Outcome | None = None

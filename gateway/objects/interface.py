@@ -7,7 +7,7 @@ method may raise `gateway.errors.StoreUnavailable`.
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import NamedTuple, Protocol, Self
 
@@ -96,6 +96,14 @@ class ObjectStore(ABC):
         self, key: str, data: bytes, *, content_type: str, meta: Mapping[str, str] = NO_META
     ) -> None:
         """Write a short object; cheaper than `put`."""
+
+    async def put_batch(self, objects: Sequence[tuple[str, bytes]], *, content_type: str) -> None:
+        """Write several short objects, keys and bodies; cheaper than `put_bytes` for each.
+
+        If it raises, some of them may be written.
+        """
+        for key, data in objects:
+            await self.put_bytes(key, data, content_type=content_type)
 
     @abstractmethod
     async def get(self, key: str, first: int = 0, last: int | None = None) -> ObjectReader:

@@ -16,7 +16,15 @@ import os
 import shutil
 import struct
 import threading
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import Future, ThreadPoolExecutor
 from heapq import merge
 from itertools import islice
@@ -65,6 +73,7 @@ class LocalObjects(ObjectStore):
     def __init__(self, folder: Path, signer: UrlSigner) -> None:
         """``signer`` makes URLs that `gateway.objects.endpoint` serves."""
         self._folder = folder.absolute()
+        self._root = str(self._folder)
         self._signer = signer
         self._threads = ThreadPoolExecutor(_THREADS, "objects")
         self._temporary = _OwnFolder(self._folder / _TEMPORARY)
@@ -117,6 +126,12 @@ class LocalObjects(ObjectStore):
         """Write a short object in one operation of a thread."""
         path, header = self._path(key), _header(content_type, meta)
         await self._run(lambda: _write_whole(self._temporary.new_path(), path, header, data))
+
+    async def put_batch(self, objects: Sequence[tuple[str, bytes]], *, content_type: str) -> None:
+        """Write short objects in one operation of a thread: to change threads costs more."""
+        header = _header(content_type, NO_META)
+        files = [(self._path_text(key), header + data) for key, data in objects]
+        await self._run(lambda: _write_batch(self._temporary.new_path(), files))
 
     async def get(self, key: str, first: int = 0, last: int | None = None) -> ObjectReader:
         """Open the file; its first piece is read in the same operation."""
@@ -175,9 +190,12 @@ class LocalObjects(ObjectStore):
         self._after(last, file.close)
 
     def _path(self, key: str) -> Path:
+        return Path(self._path_text(key))
+
+    def _path_text(self, key: str) -> str:
         check_key(key)
         folder, _, name = key.rpartition("/")
-        return self._folder / folder / (name[:2] + _MARK) / (name + _MARK)
+        return f"{self._root}/{folder}/{name[:2]}{_MARK}/{name}{_MARK}"
 
     async def _run(self, operation: Callable[[], Result]) -> Result:
         return await _result(self._threads.submit(operation))
@@ -436,6 +454,28 @@ def _write_whole(temporary: Path, path: Path, header: bytes, data: bytes) -> Non
         with temporary.open("xb", buffering=0) as file:
             _write_all(file, header + data)
         _move(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _write_batch(temporary: Path, files: Iterable[tuple[str, bytes]]) -> None:
+    """Write files that are short, with as few calls as possible."""
+    name = str(temporary)
+    try:
+        for path, data in files:
+            file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+            try:
+                at = 0
+                while at < len(data):
+                    at += os.write(file, data[at:] if at else data)
+            finally:
+                os.close(file)
+            try:
+                os.rename(name, path)
+            except FileNotFoundError:
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                os.rename(name, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -16,15 +16,19 @@ from gateway.requests.detached import PARTS, AccountBytes, DetachedCall, Limits
 from gateway.requests.errors import StorageQuota, TooManyDetachedCalls
 from gateway.requests.exchanges import Window
 from gateway.requests.recording import MEMORY_BYTES, RecordingSpace
-from gateway.requests.stored import StoredResponses
+from gateway.requests.stored import StoredResponses, is_short
 from http1.stream import ResponseWriter
 from runtime.events import emit
 from runtime.tasks import spawn
 from runtime.timers import Timers
 
-_STORING = 8
-"""Responses that are being stored at a time."""
-_ATTEMPTS_AFTER_S = (0.5, 2.0, 8.0)
+_STORING = 4
+"""Operations of the object store at a time: a long response, or a batch of short ones."""
+_BATCH = 64
+"""Short responses in one operation: to change threads for each costs more than to write it."""
+_GATHER_S = 0.02
+"""Time between two such operations. A response that comes alone is stored at once."""
+RETRIES_S = (0.5, 2.0, 8.0)
 """A response that could not be stored is tried again after so many seconds."""
 _CACHED_BYTES = 16_777_216
 _CACHED_CALLS = 2048
@@ -39,7 +43,8 @@ class RequestBook:
     """Implements `gateway.requests.detached.CallPorts` and `gateway.requests.exchanges.Windows`.
 
     ``calls`` are by request id. ``running`` counts those that are not over, ``unsettled`` those
-    that are over and not stored yet, ``stored`` the responses that were stored.
+    that are over and not stored yet, ``stored`` the responses that were stored, and ``not_stored``
+    those that the object store did not take.
     """
 
     def __init__(
@@ -56,7 +61,7 @@ class RequestBook:
         self.clock = clock
         self.limits = limits
         self.responses = responses
-        self.running = self.unsettled = self.stored = 0
+        self.running = self.unsettled = self.stored = self.not_stored = 0
         self._max_calls = max_calls
         self._accounts: dict[str, AccountBytes] = {}
         self._part_s = responses.retention_s / PARTS
@@ -114,7 +119,7 @@ class RequestBook:
         if call.is_settled:
             self._forget(call)
             await self.responses.delete(call.request_id)
-            call.count_kept(-call.recording.size)
+            call.count_dropped()
 
     def tick(self) -> None:
         """Call `Window.timed_out` of each window whose time has come; a few times per second."""
@@ -161,40 +166,48 @@ class RequestBook:
             self._settle(call, is_stored=False)
             return
         self._waiting.append(call)
-        if self._storers < _STORING:
+        # One operation for all short ones that come meanwhile; long ones are on their own.
+        if self._storers < (1 if is_short(call) else _STORING):
             self._storers += 1
             spawn(self._store_waiting(), "requests.store")
 
     async def _store_waiting(self) -> None:
+        """Store long responses one by one, and short ones as many as there are at once."""
         try:
             while self._waiting:
-                call = self._waiting.popleft()
-                self._settle(call, is_stored=await self._store(call))
-                if not call.is_kept:
-                    await self._delete_stored(call)
+                calls = [self._waiting.popleft()]
+                if is_short(calls[0]):
+                    while self._waiting and len(calls) < _BATCH and is_short(self._waiting[0]):
+                        calls.append(self._waiting.popleft())
+                is_stored = await self._store(calls)
+                for call in calls:
+                    self._settle(call, is_stored=is_stored)
+                    if not call.is_kept:
+                        await self._delete_stored(call)
+                if is_short(calls[-1]):
+                    await asyncio.sleep(_GATHER_S)
         finally:
             self._storers -= 1
 
-    async def _store(self, call: DetachedCall) -> bool:
-        """Store one response; return whether it is stored."""
+    async def _store(self, calls: list[DetachedCall]) -> bool:
+        """Store responses; return whether they are stored."""
         cause = ""
-        for wait_s in (*_ATTEMPTS_AFTER_S, 0.0):
+        for wait_s in (*RETRIES_S, 0.0):
             try:
-                await self.responses.put(call)
+                if is_short(calls[0]):
+                    await self.responses.put_short(calls)
+                else:
+                    await self.responses.put(calls[0])
             except StoreUnavailable as error:
                 cause = str(error)
             else:
-                self.stored += 1
+                self.stored += len(calls)
                 return True
             if wait_s:
                 await asyncio.sleep(wait_s)
-        emit(
-            _log,
-            "request.not_stored",
-            logging.ERROR,
-            request_id=call.request_id,
-            error=cause,
-        )
+        self.not_stored += len(calls)
+        for call in calls:
+            emit(_log, "request.not_stored", logging.ERROR, request_id=call.request_id, error=cause)
         return False
 
     async def _delete_stored(self, call: DetachedCall) -> None:
@@ -208,8 +221,9 @@ class RequestBook:
         self.unsettled -= 1
         call.settled()
         self._changed.set()
+        if not call.is_kept or (call.ending is not None and call.ending.problem is not None):
+            call.count_dropped()
         if not call.is_kept:
-            call.count_kept(-call.recording.size)
             self._forget(call)
         elif is_stored:
             self._cache(call)

@@ -30,9 +30,9 @@ from gateway.requests.errors import (
 )
 from gateway.requests.recording import (
     MAX_FOLLOWERS,
-    Cursor,
     Follower,
     Recording,
+    RecordingCursor,
     RecordingSpace,
 )
 from http1.stream import NO_TRAILERS, EncodedHead, Headers, ResponseWriter, TakeChunk
@@ -134,6 +134,7 @@ class DetachedCall:
 
     __slots__ = (
         "_account_bytes",
+        "_counted_bytes",
         "_ports",
         "_source",
         "account",
@@ -169,6 +170,7 @@ class DetachedCall:
         """``source`` is the first client, whose request is read until it is complete."""
         self._ports = ports
         self._account_bytes = account_bytes
+        self._counted_bytes = 0
         self._source: ResponseWriter | None = source
         self.kind = kind
         self.created_at = created_at
@@ -177,7 +179,7 @@ class DetachedCall:
         self.method = self.target = b""
         self.recording = Recording(ports.space, self)
         self.ending: Ending | None = None
-        self.leader: Cursor | None = None
+        self.leader: RecordingCursor | None = None
         self.watchers: list[Callable[[], None]] | None = None
         self.is_kept = True
         self.is_settled = False
@@ -235,16 +237,17 @@ class DetachedCall:
         """The first client left before its request was complete: there is no call."""
         invocation = self.invocation
         if invocation is not None:
+            self.is_kept = False
             invocation.request_broken()
             self._end(invocation, CallCancelled("The client left before its request was complete"))
 
     # Followers
 
-    def follow(self, follower: Follower, at: int = 0, *, leads: bool = False) -> Cursor:
+    def follow(self, follower: Follower, at: int = 0, *, leads: bool = False) -> RecordingCursor:
         """Let ``follower`` have the response, from byte ``at`` of the body on.
 
-        Call `Cursor.pump` to begin. ``leads``: the worker waits for it when it is slow. Raises
-        `TooManyFollowers`.
+        Call `RecordingCursor.pump` to begin. ``leads``: the worker waits for it when it is slow.
+        Raises `TooManyFollowers`.
         """
         if self.recording.follower_count >= MAX_FOLLOWERS:
             raise TooManyFollowers
@@ -253,19 +256,19 @@ class DetachedCall:
             self.leader = cursor
         return cursor
 
-    def pause(self, cursor: Cursor) -> None:
+    def pause(self, cursor: RecordingCursor) -> None:
         """The client of ``cursor`` reads slower than it is written to."""
         cursor.pause()
         if cursor is self.leader and self.invocation is not None:
             self.invocation.pause_writing()
 
-    def resume(self, cursor: Cursor) -> None:
+    def resume(self, cursor: RecordingCursor) -> None:
         """The client of ``cursor`` has caught up."""
         cursor.resume()
         if cursor is self.leader:
             self.caught_up()
 
-    def leave(self, cursor: Cursor) -> None:
+    def leave(self, cursor: RecordingCursor) -> None:
         """The client of ``cursor`` is gone. The call goes on."""
         cursor.leave()
         if cursor is self.leader:
@@ -387,6 +390,7 @@ class DetachedCall:
         size = self.recording.size + more_bytes
         account = self._account_bytes
         account.add(more_bytes)
+        self._counted_bytes += more_bytes
         if 0 < limits.response_bytes < size:
             self._fail(ResponseTooLarge.above(limits.response_bytes))
         elif 0 < limits.account_bytes < account.bytes:
@@ -429,9 +433,10 @@ class DetachedCall:
         self.is_settled = True
         self.tell_watchers()
 
-    def count_kept(self, more_bytes: int) -> None:
-        """Count bytes that are stored, or with a minus sign are not any more."""
-        self._account_bytes.add(more_bytes)
+    def count_dropped(self) -> None:
+        """The recorded bytes of the response are kept no longer."""
+        self._account_bytes.add(-self._counted_bytes)
+        self._counted_bytes = 0
 
     def _make_ending(self, invocation: Invocation, problem: GatewayError | None) -> Ending:
         outcome = invocation.outcome or Outcome.ANSWERED

@@ -22,7 +22,7 @@ from gateway.requests.asked import JSON, Asked
 from gateway.requests.book import RequestBook
 from gateway.requests.detached import QUEUED_STATE, DetachedCall
 from gateway.requests.errors import RequestNotFound
-from gateway.requests.events import EventsExchange, Positions
+from gateway.requests.events import EventsExchange, WatchedPositions
 from gateway.requests.exchanges import REQUESTS_PATH, ResponseExchange
 from gateway.requests.forwarding import Forwarder
 from gateway.requests.stored_exchange import HasLived, StoredExchange
@@ -42,21 +42,21 @@ _METHODS = {b"": b"GET, HEAD, DELETE, OPTIONS", b"response": _READ, b"events": _
 LAST_EVENT_ID = b"last-event-id"
 
 
-class Route(NamedTuple):
+class RequestRoute(NamedTuple):
     """What a path names: a request, and a part of it, empty for the request itself."""
 
     request_id: str
     part: bytes
 
 
-def route_of(target: bytes) -> Route | None:
+def route_of(target: bytes) -> RequestRoute | None:
     """Return what a request target names below ``/v2/requests/``, `None` for anything else."""
     if not target.startswith(REQUESTS_PATH):
         return None
     path = target.partition(b"?")[0][len(REQUESTS_PATH) :]
     text, _, part = path.partition(b"/")
     request_id = parse_uuid(text)
-    return None if request_id is None else Route(request_id, part)
+    return None if request_id is None else RequestRoute(request_id, part)
 
 
 class Access(NamedTuple):
@@ -94,7 +94,7 @@ class RequestsEndpoint:
         self,
         book: RequestBook,
         access: Access,
-        positions: Positions,
+        positions: WatchedPositions,
         forwarder: Forwarder,
         has_lived: HasLived,
         count: Callable[[Request, int], None],

@@ -1,4 +1,4 @@
-"""Finds an event by its id in a stream of server-sent events (HTML, §9.2.6). Pure."""
+"""Finds an event by its id in a stream of server-sent events (HTML standard). Pure."""
 
 import re
 

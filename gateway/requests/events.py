@@ -55,7 +55,7 @@ Eta = Callable[[str, int], "int | None"]
 """Returns in how many seconds a version's call at a position will be leased, if that is known."""
 
 
-class Positions:
+class WatchedPositions:
     """Looks at positions, a bounded number at a time."""
 
     __slots__ = ("_position", "_under_way", "eta_s")
@@ -86,14 +86,14 @@ def rank_of(event_id: bytes) -> int:
 
 def final_events(view: dict[str, object], last_event: bytes) -> bytes:
     """Return the events of a call that is over, as far as they come after ``last_event``."""
-    seen = rank_of(last_event)
+    known = rank_of(last_event)
     names = [
         name for name, member in ((LEASED, "leasedAt"), (_HEAD_EVENT, "headAt")) if view.get(member)
     ]
     return b"".join(
         encode_event(name, name, view)
         for name in (*names, str(view["state"]))
-        if _RANKS.get(name, _LAST_RANK) > seen
+        if _RANKS.get(name, _LAST_RANK) > known
     )
 
 
@@ -130,7 +130,7 @@ class EventsExchange(NullRequestStream):
         call: DetachedCall,
         client: ResponseWriter,
         windows: Windows,
-        positions: Positions,
+        positions: WatchedPositions,
         clock: Callable[[], float],
     ) -> None:
         self._call = call

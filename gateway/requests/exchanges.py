@@ -13,7 +13,7 @@ from gateway.requests.asked import EVENT_STREAM, JSON
 from gateway.requests.detached import DetachedCall
 from gateway.requests.event_ids import EventSearch
 from gateway.requests.prefer import Terms
-from gateway.requests.recording import Cursor, Recording
+from gateway.requests.recording import Recording, RecordingCursor
 from gateway.requests.views import view_body
 from gateway.routing.cross_origin import PageAccess
 from http1.stream import Headers, NullRequestStream, ResponseWriter
@@ -90,7 +90,7 @@ class ResponseExchange(NullRequestStream):
         self._windows = windows
         self._access = access
         self._is_head = is_head
-        self.cursor: Cursor | None = None
+        self.cursor: RecordingCursor | None = None
         self.on_status: Callable[[int], None] | None = None
         self.due_at: float | None = None
         self.slot = -1
@@ -279,7 +279,7 @@ class _EventFollower:
         self._search = EventSearch(event_id)
         self._left = until
         self._found = found
-        self.cursor: Cursor | None = None
+        self.cursor: RecordingCursor | None = None
 
     def recorded_head(self, recording: Recording) -> None:  # noqa: ARG002
         """Begin to look, unless there is nothing yet."""

@@ -35,7 +35,7 @@ class RecordingSpace:
 
 
 class Follower(Protocol):
-    """Who follows a recording. Each call may come inside `Recording.follow` and `Cursor.resume`."""
+    """Who follows a recording. Each call may come inside `RecordingCursor.pump` and ``resume``."""
 
     def recorded_head(self, recording: "Recording") -> None:
         """The head is there: ``recording.status`` and ``recording.headers``."""
@@ -60,7 +60,7 @@ class RecordingUser(Protocol):
         """The file cannot be written or read: the recording is lost."""
 
 
-class Cursor:
+class RecordingCursor:
     """One follower's place in a recording. ``at`` is the next byte of the body that it gets."""
 
     __slots__ = (
@@ -202,8 +202,8 @@ class Recording:
         self._file: SpoolFile | None = None
         self._file_bytes = 0
         self._is_busy = self._is_unwanted = False
-        self._readers: deque[Cursor] | None = None
-        self._cursors: list[Cursor] | None = None
+        self._readers: deque[RecordingCursor] | None = None
+        self._cursors: list[RecordingCursor] | None = None
         self._headers: Headers | None = None
         self.status = 0
         self.body_bytes: int | None = None
@@ -343,12 +343,12 @@ class Recording:
 
     # Out
 
-    def follow(self, follower: Follower, at: int = 0) -> Cursor:
+    def follow(self, follower: Follower, at: int = 0) -> RecordingCursor:
         """Bring ``follower`` the head and the body from byte ``at`` on, and then what comes.
 
-        What there is already may be brought before this returns: call `Cursor.pump`.
+        What there is already may be brought before this returns: call `RecordingCursor.pump`.
         """
-        cursor = Cursor(self, follower, at)
+        cursor = RecordingCursor(self, follower, at)
         if self._cursors is None:
             self._cursors = []
         self._cursors.append(cursor)
@@ -373,15 +373,15 @@ class Recording:
             return bytes(self._memory)
         return None
 
-    def read(self, cursor: Cursor) -> None:
-        """Read the file at the cursor, in its turn; `Cursor.was_read` follows."""
+    def read(self, cursor: RecordingCursor) -> None:
+        """Read the file at the cursor, in its turn; `RecordingCursor.was_read` follows."""
         if self._readers is None:
             self._readers = deque()
         self._readers.append(cursor)
         if not self._is_busy:
             self._next()
 
-    def left(self, cursor: Cursor) -> None:
+    def left(self, cursor: RecordingCursor) -> None:
         """``cursor`` follows no longer."""
         if self._cursors is not None and cursor in self._cursors:
             self._cursors.remove(cursor)

@@ -5,7 +5,7 @@ call (`gateway.requests.views`), whose it is, and the head of the response.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -58,12 +58,12 @@ class StoredResponse:
         shown: Shown,
         size: int,
         begun: bytes,
-        pieces: AsyncIterator[bytes],
+        parts: AsyncIterator[bytes],
     ) -> None:
-        """``begun`` is what was read of the body; ``pieces`` bring the rest."""
+        """``begun`` is what was read of the body; ``parts`` bring the rest."""
         self._reader = reader
         self._begun = begun
-        self._pieces = pieces
+        self._parts = parts
         self.shown = shown
         self.size = size
 
@@ -79,12 +79,12 @@ class StoredResponse:
         await self._reader.__aexit__(kind, error, trace)
 
     async def body(self) -> AsyncIterator[bytes]:
-        """Yield the body in pieces. Raises `StoreUnavailable`."""
+        """Yield the body in parts. Raises `StoreUnavailable`."""
         begun, self._begun = self._begun, b""
         if begun:
             yield begun
-        async for piece in self._pieces:
-            yield piece
+        async for part in self._parts:
+            yield part
 
 
 class StoredResponses:
@@ -96,19 +96,27 @@ class StoredResponses:
 
     async def put(self, call: DetachedCall) -> None:
         """Store what became of ``call``, which is over. Raises `StoreUnavailable`."""
-        key = PREFIX + call.request_id
         recording = call.recording
         status, headers, body = _response_of(call)
         line = self._line(call, status, headers)
         if body is not None:
-            await self._store.put_bytes(key, line + body, content_type=_OCTETS)
-            return
-        await self._store.put(
-            key,
-            _pieces(line, recording),
-            size=len(line) + recording.size,
-            content_type=_OCTETS,
-        )
+            parts, size = _one(line + body), len(line) + len(body)
+        else:
+            parts, size = _parts(line, recording), len(line) + recording.size
+        key = PREFIX + call.request_id
+        await self._store.put(key, parts, size=size, content_type=_OCTETS)
+
+    async def put_short(self, calls: Sequence[DetachedCall]) -> None:
+        """Store what became of several calls, whose responses are in memory.
+
+        Raises `StoreUnavailable`; then some of them may be stored.
+        """
+        objects: list[tuple[str, bytes]] = []
+        for call in calls:
+            status, headers, body = _response_of(call)
+            line = self._line(call, status, headers)
+            objects.append((PREFIX + call.request_id, line + (body or b"")))
+        await self._store.put_batch(objects, content_type=_OCTETS)
 
     async def find(self, request_id: str) -> StoredResponse | None:
         """Open a stored response, `None` if there is none. Raises `StoreUnavailable`."""
@@ -117,13 +125,13 @@ class StoredResponses:
         except ObjectNotFound:
             return None
         try:
-            pieces = aiter(reader)
+            parts = aiter(reader)
             data = b""
             while b"\n" not in data and len(data) < _MAX_LINE_BYTES:
-                data += await anext(pieces)
+                data += await anext(parts)
             line, _, begun = data.partition(b"\n")
             size = reader.info.size - len(line) - 1
-            return StoredResponse(reader, _shown(orjson.loads(line)), size, begun, pieces)
+            return StoredResponse(reader, _shown(orjson.loads(line)), size, begun, parts)
         except (ValueError, KeyError, TypeError, StopAsyncIteration) as error:
             await reader.__aexit__(None, None, None)
             raise StoreUnavailable(UNAVAILABLE, cause="not a stored response") from error
@@ -156,6 +164,12 @@ class StoredResponses:
             "extra": dict(call.extra),
         }
         return orjson.dumps(document) + b"\n"
+
+
+def is_short(call: DetachedCall) -> bool:
+    """Return whether what is stored of a call that is over is in memory."""
+    ending = call.ending
+    return (ending is not None and ending.problem is not None) or call.recording.whole() is not None
 
 
 def _response_of(call: DetachedCall) -> tuple[int, Headers, bytes | None]:
@@ -198,28 +212,28 @@ def _shown(document: dict[str, Any]) -> Shown:
 
 
 class _Feed:
-    """Follows a recording piece by piece: a `gateway.requests.recording.Follower`."""
+    """Follows a recording part by part: a `gateway.requests.recording.Follower`."""
 
     def __init__(self, recording: Recording) -> None:
-        self._pieces: list[bytes] = []
+        self._parts: list[bytes] = []
         self._is_over = self._is_broken = False
         self._woken = asyncio.Event()
         self._cursor = recording.follow(self)
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def parts(self) -> AsyncIterator[bytes]:
         """Yield the body. Raises `StoreUnavailable` if it cannot be read."""
         try:
             while True:
                 self._cursor.resume()
-                if not self._pieces and not self._is_over:
+                if not self._parts and not self._is_over:
                     self._woken.clear()
                     await self._woken.wait()
-                pieces, self._pieces = self._pieces, []
-                for piece in pieces:
-                    yield piece
+                parts, self._parts = self._parts, []
+                for part in parts:
+                    yield part
                 if self._is_broken:
                     raise StoreUnavailable(UNAVAILABLE, cause="the recording cannot be read")
-                if self._is_over and not self._pieces:
+                if self._is_over and not self._parts:
                     return
         finally:
             self._cursor.leave()
@@ -228,7 +242,7 @@ class _Feed:
         """The head is in the line."""
 
     def recorded_data(self, data: bytes) -> None:
-        self._pieces.append(data)
+        self._parts.append(data)
         self._cursor.pause()
         self._woken.set()
 
@@ -241,7 +255,11 @@ class _Feed:
         self._woken.set()
 
 
-async def _pieces(line: bytes, recording: Recording) -> AsyncIterator[bytes]:
+async def _one(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
+async def _parts(line: bytes, recording: Recording) -> AsyncIterator[bytes]:
     yield line
-    async for piece in _Feed(recording).pieces():
-        yield piece
+    async for part in _Feed(recording).parts():
+        yield part

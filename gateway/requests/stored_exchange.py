@@ -112,9 +112,9 @@ class StoredExchange(NullRequestStream):
         asked.counted(asked.request, shown.status)
         client.send_head(shown.status, asked.access.of_forwarded(shown.status, shown.headers), size)
         if asked.request.method != b"HEAD":
-            async for piece in stored.body():
-                data = piece[begin:]
-                begin -= min(begin, len(piece))
+            async for part in stored.body():
+                data = part[begin:]
+                begin -= min(begin, len(part))
                 if data:
                     await self._resumed.wait()
                     client.send_data(data)
@@ -130,6 +130,6 @@ class StoredExchange(NullRequestStream):
         again = await self._responses.find(self._asked.request_id)
         if again is not None:
             async with again:
-                async for piece in again.body():
-                    search.add(piece)
+                async for part in again.body():
+                    search.add(part)
         return search.found_at or 0

@@ -174,6 +174,12 @@ async def test_a_poll_reaches_the_process_that_holds_the_call_and_hears_of_its_d
     assert (await waiting[0]).content == b"[1]"
     assert (await waiting[1]).json()["response"] == [1]
     other, _ = await worker.take()
+
+    async def state() -> str:
+        view = await world.http.get(f"/v2/requests/{lease.request_id}")
+        return str(view.json()["state"])
+
+    assert await until(state, lambda found: found == "done")
     holder.program.process.kill()
     lost = await waiting[2]
     assert (lost.status_code, lost.json()["reason"]) == (410, "holder_lost")

@@ -9,7 +9,7 @@ from gateway.objects.interface import ObjectStore
 from gateway.requests.book import RequestBook
 from gateway.requests.detached import Limits
 from gateway.requests.endpoint import Access, RequestsEndpoint
-from gateway.requests.events import Positions
+from gateway.requests.events import WatchedPositions
 from gateway.requests.forwarding import Forwarder
 from gateway.requests.holders import Holders
 from gateway.requests.stored import StoredResponses
@@ -58,7 +58,7 @@ def make_endpoint(
     return RequestsEndpoint(
         book,
         Access(authenticate or _nobody, model or ReadModel(), cross_origin),
-        Positions(position, lambda version_id, position: None),
+        WatchedPositions(position, lambda version_id, position: None),
         Forwarder(holders or Holders(NoBus(), None, "eu", 7), book),
         has_lived,
         lambda request, status: None,

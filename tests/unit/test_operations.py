@@ -24,6 +24,7 @@ from runtime.logs import LineWriter
 from runtime.loop_turns import LoopTurns
 from runtime.metrics import MetricRegistry
 from runtime.version import show_version
+from tests.support.detached import make_book
 from tests.support.invocation_world import World
 from tests.support.recorder import RecordedQueue, Script
 from worker_agent.app.metrics import Metrics
@@ -55,6 +56,7 @@ def test_the_access_lines_fields_and_outcomes_are_listed() -> None:
     writer = Lines()
     log = AccessLog(writer, lambda: 0.0)
     world = World().stream()
+    world.invocation.detached = "async"
     world.invocation.response_end()
     log.write(world.invocation, 101.0)
     log.write_refusal(Refusal("id", 401, "unauthorized"))
@@ -80,6 +82,7 @@ def test_every_metric_of_the_gateway_is_listed() -> None:
     metrics.watch_queue(RecordedQueue(Script()))
     metrics.watch_dispatch(_Counts(), lambda: 0)
     metrics.watch_websockets(list)
+    metrics.watch_detached(make_book())
     metrics.watch_log(Lines())
     metrics.watch_turns(LoopTurns())
     watch_instances(registry, Catalog(ReadModel()), lambda: 0.0)

@@ -1,8 +1,9 @@
 """A response that is too large to be passed on, as a zip file (NVCF's format of large responses).
 
 The entry ``<request id>.response`` is the inference server's body, the others are the files that
-the function left in its folder. The body is compressed as it comes; what the disk cannot take yet
-makes the inference server wait.
+the function left in its folder. Nothing is compressed: what is large is so already, mostly, and
+compressing it would take longer than all the rest. What the disk cannot take yet makes the
+inference server wait.
 """
 
 import asyncio
@@ -15,8 +16,6 @@ from runtime.tasks import spawn
 from worker_agent.compat.folders import FileThreads
 
 HIGH_WATER_BYTES = 1 << 20
-_LEVEL = 1
-"""Responses are compressed once and read once: speed counts more than size."""
 CONTENT_TYPE = "application/zip"
 
 
@@ -24,7 +23,7 @@ class ZipFileWriter:
     """The file itself; every method works on the disk."""
 
     def __init__(self, path: Path, entry: str) -> None:
-        self._zip = zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL)
+        self._zip = zipfile.ZipFile(path, "w", zipfile.ZIP_STORED)
         # The size is not known before its end, and may be above 4 GiB.
         self._body: IO[bytes] = self._zip.open(entry, "w", force_zip64=True)
 

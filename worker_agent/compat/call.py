@@ -28,7 +28,12 @@ from wire.headers import LOCATION
 from wire.http1 import BODILESS_STATUSES
 from wire.ids import parse_uuid
 from worker_agent.attach.channel import ChannelLease
-from worker_agent.compat.answers import (
+from worker_agent.compat.archive import CONTENT_TYPE as ZIP
+from worker_agent.compat.archive import Archive
+from worker_agent.compat.folders import FileThreads, artifacts, make_folder, remove_folder
+from worker_agent.compat.polling import PolledClient, Polling
+from worker_agent.compat.progress import ProgressWatch
+from worker_agent.compat.rewriting import (
     ACCEPTED,
     EMPTY,
     FIRST_ERROR,
@@ -36,11 +41,6 @@ from worker_agent.compat.answers import (
     error_response,
     progress_response,
 )
-from worker_agent.compat.archive import CONTENT_TYPE as ZIP
-from worker_agent.compat.archive import Archive
-from worker_agent.compat.folders import FileThreads, artifacts, make_folder, remove_folder
-from worker_agent.compat.polling import PolledClient, Polling
-from worker_agent.compat.progress import ProgressWatch
 from worker_agent.compat.transfers import TokenUsed, TransferError, Transfers
 from worker_agent.job.context import (
     Attach,
@@ -78,7 +78,7 @@ class PollSource(Protocol):
         """Call ``on_poll`` for every poll of a request. Raises `QueueUnavailable`."""
 
 
-class Registry(JobRegistry[Job], Protocol):
+class CompatRegistry(JobRegistry[Job], Protocol):
     """The jobs of the agent."""
 
     def released(self, job: Job) -> None:
@@ -92,7 +92,7 @@ class CompatPorts:
         self,
         inference: Inference,
         attach: Attach[Job],
-        registry: Registry,
+        registry: CompatRegistry,
         polls: PollSource,
         gate: StartGate,
     ) -> None:
@@ -156,7 +156,7 @@ class Compat:
             await self.threads.run(remove_folder, folder)
 
 
-class EarlyAnswer:
+class EarlyResponse:
     """A 202 on its way to the gateway process: a `worker_agent.job.context.Delivery`."""
 
     def __init__(self, call: "CompatCall", job: Job, envelope: Envelope, response: bytes) -> None:
@@ -180,7 +180,7 @@ class EarlyAnswer:
 
     def post_answered(self, status: int) -> None:
         """The gateway process has it, or does not want it."""
-        self._call.early_answered(self, is_delivered=status == 200)
+        self._call.early_delivered(self, is_delivered=status == 200)
 
     def post_broken(self, *, is_unread: bool = False) -> None:
         """The connection broke: its token admits one response, so once more does no harm."""
@@ -188,7 +188,7 @@ class EarlyAnswer:
             self._is_repeated = self._is_repeated or not is_unread
             self._call.repeat(self)
         else:
-            self._call.early_answered(self, is_delivered=False)
+            self._call.early_delivered(self, is_delivered=False)
 
 
 class CompatCall:
@@ -210,7 +210,7 @@ class CompatCall:
         self._polling: Polling | None = None
         self._subscription: Subscription | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._early: EarlyAnswer | None = None
+        self._early: EarlyResponse | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._client_changed = asyncio.Event()
         self._is_prepared = self._is_asking_again = self._is_repeated = False
@@ -593,15 +593,15 @@ class CompatCall:
     def post(self, client: PolledClient, response: bytes) -> None:
         """Deliver a 202 to a client."""
         self._job.postponed()
-        self._early = EarlyAnswer(self, self._job, client.envelope, response)
+        self._early = EarlyResponse(self, self._job, client.envelope, response)
         self._ports.attach.deliver(self._early)
 
-    def repeat(self, early: EarlyAnswer) -> None:
+    def repeat(self, early: EarlyResponse) -> None:
         """Deliver a 202 again: its POST broke."""
         if early is self._early and not self._is_over:
             self._ports.attach.deliver(early)
 
-    def early_answered(self, early: EarlyAnswer, *, is_delivered: bool) -> None:
+    def early_delivered(self, early: EarlyResponse, *, is_delivered: bool) -> None:
         """The gateway process has a 202, or does not want it."""
         polling = self._polling
         if early is not self._early or polling is None or self._is_over:

@@ -1,6 +1,6 @@
 """Watches the files in which functions tell of their progress.
 
-A function writes ``<folder>/<request id>/progress`` (`worker_agent.compat.answers.read_progress`).
+A function writes ``<folder>/<request id>/progress`` (`worker_agent.compat.rewriting`).
 The files are looked at a few times a second, all in one call of a thread, and only while a request
 runs that may have one. That works on every file system, those of networks included, and costs an
 idle agent nothing.
@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from runtime.events import emit
 from runtime.tasks import spawn
-from worker_agent.compat.answers import ProgressError, ProgressNews, read_progress
 from worker_agent.compat.folders import PROGRESS_NAME, FileThreads
+from worker_agent.compat.rewriting import ProgressError, ProgressNews, read_progress
 
 LOOK_S = 0.2
 MAX_PROGRESS_BYTES = 5 * 1024 * 1024
@@ -37,14 +37,14 @@ class Look(NamedTuple):
 
 
 class WatchedProgress:
-    """The progress file of one request. ``told_ns`` is the change of the last news."""
+    """The progress file of one request. ``news_ns`` is the change of the last news."""
 
-    __slots__ = ("on_news", "signature", "told_ns")
+    __slots__ = ("news_ns", "on_news", "signature")
 
     def __init__(self, on_news: Callable[[ProgressNews], None]) -> None:
         self.on_news = on_news
         self.signature: Signature = (0, 0, 0)
-        self.told_ns = 0
+        self.news_ns = 0
 
 
 class ProgressWatch:
@@ -102,8 +102,8 @@ class ProgressWatch:
         watched = self._watched.get(news.request_id)
         if watched is None:
             self._ignore(look.request_id, "it names a request that does not run")
-        elif look.signature[0] > watched.told_ns:
-            watched.told_ns = look.signature[0]
+        elif look.signature[0] > watched.news_ns:
+            watched.news_ns = look.signature[0]
             watched.on_news(news)
 
     def _ignore(self, request_id: str, reason: str) -> None:

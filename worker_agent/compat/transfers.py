@@ -1,6 +1,6 @@
 """What a worker gets from and puts into an object store: input assets, large responses.
 
-Bodies go between socket and file in pieces, so that none is in memory as a whole, and at most
+Bodies go between socket and file in blocks, so that none is in memory as a whole, and at most
 `AT_ONCE` at a time. What the store or the network refuses for the moment is tried again.
 """
 
@@ -24,7 +24,7 @@ AT_ONCE = 8
 ATTEMPTS = 4
 FIRST_PAUSE_S = 0.1
 """Before the second attempt; it doubles each time."""
-PIECE_BYTES = 256 * 1024
+BLOCK_BYTES = 256 * 1024
 _CONNECT_S = 10.0
 _SILENT_S = 60.0
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -120,14 +120,14 @@ class Transfers:
                 return response.status
             file = await self._threads.run(path.open, "wb")
             try:
-                async for piece in response.content.iter_chunked(PIECE_BYTES):
-                    left[0] -= len(piece)
-                    taken += len(piece)
+                async for block in response.content.iter_chunked(BLOCK_BYTES):
+                    left[0] -= len(block)
+                    taken += len(block)
                     if left[0] < 0:
                         raise TransferError(
                             f"the assets have more than {self._max_bytes:,} bytes together"
                         )
-                    await self._threads.run(file.write, piece)
+                    await self._threads.run(file.write, block)
                 taken = 0
             finally:
                 left[0] += taken
@@ -138,13 +138,13 @@ class Transfers:
         size = (await self._threads.run(path.stat)).st_size
         file = await self._threads.run(path.open, "rb")
 
-        async def pieces() -> AsyncIterator[bytes]:
-            while piece := await self._threads.run(file.read, PIECE_BYTES):
-                yield piece
+        async def blocks() -> AsyncIterator[bytes]:
+            while block := await self._threads.run(file.read, BLOCK_BYTES):
+                yield block
 
         headers = {"Content-Type": content_type, "Content-Length": str(size)}
         try:
-            async with self._client().put(url, data=pieces(), headers=headers) as response:
+            async with self._client().put(url, data=blocks(), headers=headers) as response:
                 return _OK if response.status in (_OK, 201, 204) else response.status
         finally:
             await self._threads.run(file.close)

@@ -28,7 +28,7 @@ from gateway.routing.sources import Sources
 from gateway.telemetry.access_log import MAX_REFUSED, AccessLog
 from gateway.telemetry.health import ProcessHealth
 from gateway.telemetry.metrics import GatewayMetrics
-from http1.stream import Headers, Peer, Request, RequestStream
+from http1.stream import Headers, KnownHead, Peer, Request, RequestStream
 from runtime.logs import LineWriter
 from runtime.metrics import MetricRegistry
 from tests.support.detached import make_book, make_endpoint
@@ -575,3 +575,44 @@ async def test_one_that_waits_for_a_rate_limit_is_published_when_it_may() -> Non
     numbers.answers.set()
     await until(call.script.take, ["queue.publish"].__eq__)
     assert call.status == 0
+
+
+def test_a_detached_call_has_a_window_of_its_own_and_its_head_is_never_a_plan() -> None:
+    queue = RecordedQueue(Script())
+    headers = [GOOD, (b"prefer", b"respond-async"), (b"nvcf-poll-seconds", b"5")]
+    authority = f"{LIMITED}.invocation.example.com".encode()
+    request = Request(b"POST", b"/x", authority, headers, 0, 0.0)
+    request.known = KnownHead(request)
+    client = RecordedResponseWriter(Script(), "client")
+    stream = dispatcher(queue=queue)(request, client)
+    assert client.head is None
+    stream.request_end()
+    assert client.head is not None
+    assert client.head[0] == 202
+    assert request.known.plan is None
+    (envelope,) = queue.envelopes
+    sent = dict(decode_envelope(envelope).headers)
+    assert sent[b"nvcf-poll-seconds"] == b"3600"
+    assert b"prefer" not in sent
+
+
+@pytest.mark.parametrize(
+    ("headers", "body_bytes", "status"),
+    [
+        ([(b"nvcf-detach", b"always")], 0, 400),
+        ([(b"prefer", b"respond-async"), (b"content-type", b"application/grpc")], 0, 200),
+        ([(b"prefer", b"respond-async")], 101, 413),
+    ],
+)
+def test_what_cannot_be_detached_is_refused(headers: Headers, body_bytes: int, status: int) -> None:
+    queue = RecordedQueue(Script())
+    authority = f"{LIMITED}.invocation.example.com".encode()
+    headers = [GOOD, (b"te", b"trailers"), *headers]
+    client = RecordedResponseWriter(Script(), "client")
+    dispatch = dispatcher(queue=queue)
+    dispatch(Request(b"POST", b"/x", authority, headers, body_bytes, 0.0), client)
+    assert client.head is not None
+    assert client.head[0] == status
+    assert not queue.envelopes
+    if status == 200:
+        assert dict(client.head[1])[b"grpc-status"] != b"0"

@@ -188,7 +188,7 @@ def test_a_call_counts_for_the_length_of_calls_unless_its_worker_waited_for_the_
 async def test_a_polled_call_hears_when_no_worker_takes_its_question(
     failure: QueueUnavailable | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry_module, "_POLL_PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(registry_module, "POLL_PAUSES_S", (0.0, 0.0))
     script = Script()
     asked: list[bytes] = []
     told = asyncio.Event()

@@ -4,7 +4,10 @@ import pytest
 
 from gateway.requests.event_ids import EventSearch
 
-STREAM = b"id: 1\ndata: a\n\n: comment\ndata: id: 2\n\ndata: b\r\nid:2\r\n\r\nid: 3\rdata: c\r\revent: x\n\n"
+STREAM = (
+    b"id: 1\ndata: a\n\n: comment\ndata: id: 2\n\ndata: b\r\nid:2\r\n\r\n"
+    b"id: 3\rdata: c\r\revent: x\n\n"
+)
 
 
 @pytest.mark.parametrize("step", range(1, len(STREAM) + 1))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.requests.recording import MEMORY_BYTES, Cursor, Recording, RecordingSpace
+from gateway.requests.recording import MEMORY_BYTES, Recording, RecordingCursor, RecordingSpace
 from tests.support.recorder import RecordedSpool, Script
 
 PIECE = bytes(range(256)) * 128
@@ -29,7 +29,7 @@ class Client:
         self.is_slow = is_slow
         self.got = b""
         self.end = ""
-        self.cursor: Cursor | None = None
+        self.cursor: RecordingCursor | None = None
 
     def follow(self, recording: Recording, at: int = 0) -> "Client":
         self.cursor = recording.follow(self, at)

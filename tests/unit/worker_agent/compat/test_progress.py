@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 
 from tests.support.waiting import until
-from worker_agent.compat.answers import ProgressNews
 from worker_agent.compat.folders import FileThreads
 from worker_agent.compat.progress import ProgressWatch, look_at
+from worker_agent.compat.rewriting import ProgressNews
 
 NONE = (0, 0, 0)
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from worker_agent.compat.answers import (
+from worker_agent.compat.rewriting import (
     ProgressError,
     ProgressNews,
     error_response,
