@@ -41,6 +41,7 @@ async def test_paths_below_an_organization_lead_to_the_same_routes(
     assert (await member.delete(path)).body["function"]["status"] == "INACTIVE"
     gone = await member.get(path)
     assert (gone.status, gone.body["instance"]) == (404, path)
+    assert (await member.get(f"{base}/nvcf/assets")).body == {"assets": []}
     assert (await member.get(f"{base}/functions")).status == 404
 
 
