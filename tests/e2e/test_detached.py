@@ -215,12 +215,18 @@ async def test_what_is_over_survives_its_process_and_what_runs_does_not(world: W
     lost = await accepted(world.holder, "/slow?seconds=60")
     await running_at_inference(world.stack, 1)
     waiting = start(get(world.other, f"{lost}/response"))
-    watching = start(get(world.other, f"{lost}/events"))
     await in_state(world.other, lost, "leased")
-    world.holder.program.process.kill()
+    async with (
+        world.other.client() as client,
+        client.stream("GET", f"{lost}/events") as watching,
+    ):
+        events = watching.aiter_text()
+        assert "event: queued" in await anext(events)
+        world.holder.program.process.kill()
+        with pytest.raises(httpx.HTTPError):
+            async for _ in events:
+                pass
     response = await waiting
     assert (response.status_code, response.json()["reason"]) == (410, "holder_lost")
-    with pytest.raises(httpx.HTTPError):
-        await watching
     assert (await get(world.other, lost)).status_code == 410
     assert json.loads((await get(world.other, lost)).content)["requestId"] in lost
