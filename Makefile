@@ -42,7 +42,7 @@ run: $(VENV)/.has-examples
 
 # Two files at a time: many tests wait for timers and processes more than they compute.
 test: check
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 4 --dist loadfile $(ARGS)
 
 test-proxies: $(VENV)/.has-test
 	@for program in nginx haproxy; do \

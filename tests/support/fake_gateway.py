@@ -75,7 +75,7 @@ class Expected:
         ``is_polled``: its client uses the polling routes. ``fields`` are further encoded ones.
         """
         if not is_polled:
-            headers = (*headers, (NVCF_POLLED, b"false"))
+            headers = ((NVCF_POLLED, b"false"), *headers)
         return (
             encoded(
                 request_id=self.request_id,

@@ -92,7 +92,7 @@ class Holder:
         async def has_lived(process: int) -> bool:
             return True
 
-        StoredExchange(asked, client, self.responses, has_lived)
+        StoredExchange(asked, client, self.responses, has_lived, self.book.with_webhook)
         await until(lambda: client.over)
         return client
 
