@@ -8,7 +8,7 @@
 # make test-proxies  run the tests behind nginx and HAProxy, and say which of them is missing
 # make bench  print the table of measurements; ARGS goes to loadtests.run
 # make chaos  kill, pause and cut off parts of a busy system for MINUTES=10, and check what happened
-# make test-clients  call the gateway with OpenAI's SDKs, LangChain, LiteLLM, the AI SDK, Go and Java
+# make test-clients  call the gateway with OpenAI's and NVIDIA's SDKs, LangChain, haystack, Go, Java and others
 # make test-conformance  run h2spec against a gateway; without Go it says how to get it
 # make clean  remove what these targets created, except the virtual environment
 #
@@ -42,7 +42,7 @@ run: $(VENV)/.has-examples
 
 # Two files at a time: many tests wait for timers and processes more than they compute.
 test: check
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 4 --dist loadfile $(ARGS)
 
 test-proxies: $(VENV)/.has-test
 	@for program in nginx haproxy; do \

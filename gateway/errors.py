@@ -5,9 +5,11 @@
                          ModelNotFound 404 · BadRequest 400 · AmbiguousName 400
                          MethodNotAllowed 405 · Conflict 409 · RateLimited 429
                          UploadTimeout 408 · BodyTooLarge 413 · UnsupportedMediaType 415
-                         UpgradeRequired 426
-        PlatformFault    WorkerLost 502 · StoreUnavailable 503 · TooManyBodies 503
+                         KeyReused 422 · UpgradeRequired 426 · TooManyKeys 429
+        PlatformFault    WorkerLost 502 · OutcomeUnknown 502 · WorkerSilent 504
+                         StoreUnavailable 503 · TooManyBodies 503 · TooManyTransfers 503
                          Starting 503 · Draining 503 · PollTimeout 504 · Overloaded 429
+                         QueueTimeout 504 · RunTimeout 504
                          in `gateway.auth.jwt` IssuerUnavailable 503
         ForwardedError   the status that another process gave
 
@@ -137,6 +139,25 @@ class Conflict(ClientFault):
     summary = "Another call changed the resource; read it and retry"
 
 
+class KeyReused(ClientFault):
+    """The call's Idempotency-Key belongs to another request."""
+
+    status = 422
+    kind = "idempotency-key-reused"
+    reason = "idempotency_key_reused"
+    summary = "This Idempotency-Key was sent with another request: send a new key"
+
+
+class TooManyKeys(ClientFault):
+    """The account has as many Idempotency-Keys as it may."""
+
+    status = 429
+    kind = "too-many-keys"
+    reason = "too_many_keys"
+    summary = "The account has sent as many Idempotency-Keys as are kept: see requests.account_keys"
+    always = (NO_RETRY,)
+
+
 class UploadTimeout(ClientFault):
     """The body flowed for as long as a whole invocation may last, and is not complete."""
 
@@ -211,6 +232,28 @@ class WorkerLost(PlatformFault):
     always = (NO_RETRY,)
 
 
+class WorkerSilent(PlatformFault):
+    """The worker that had responded 202 took no further question about the request."""
+
+    status = 504
+    kind = "worker-silent"
+    reason = "worker_lost"
+    summary = "The worker did not acknowledge the status request"
+
+
+class OutcomeUnknown(PlatformFault):
+    """The process that held the first call with this Idempotency-Key is lost."""
+
+    status = 502
+    kind = "outcome-unknown"
+    reason = "outcome_unknown"
+    summary = (
+        "The gateway process that held the call with this Idempotency-Key is lost: the call may "
+        "have run, and is not run again; send a new key to run it once more"
+    )
+    always = (NO_RETRY,)
+
+
 class StoreUnavailable(PlatformFault):
     """The store cannot be read or written now."""
 
@@ -227,6 +270,15 @@ class TooManyBodies(PlatformFault):
     status = 503
     kind = "too-many-bodies"
     summary = "Too many large request bodies are being received"
+    always = _RETRY_SOON
+
+
+class TooManyTransfers(PlatformFault):
+    """The process sends and receives as many stored objects as it may."""
+
+    status = 503
+    kind = "too-many-transfers"
+    summary = "Too many stored objects are being sent and received"
     always = _RETRY_SOON
 
 
@@ -288,6 +340,26 @@ class PollTimeout(_RetryLater):
     def of(cls, poll_s: int, where: str, retry_after_s: int) -> Self:
         """Return the error of a call with a window of ``poll_s``; ``where`` says where it was."""
         return cls(retry_after_s, f"No response within the poll window of {poll_s} s: {where}")
+
+
+class QueueTimeout(_RetryLater):
+    """No worker began with the call within the time that its ``Cancel-After`` allows."""
+
+    status = 504
+    kind = "queue-timeout"
+    reason = "queue_timeout"
+    summary = "No worker has begun with the call within the time that it allows"
+    always = (NO_RETRY,)
+
+
+class RunTimeout(PlatformFault):
+    """The call ran for as long as its ``Cancel-After`` allows, without a response head."""
+
+    status = 504
+    kind = "run-timeout"
+    reason = "run_timeout"
+    summary = "The call has run for as long as it allows"
+    always = (NO_RETRY,)
 
 
 class ForwardedError(GatewayError):

@@ -24,6 +24,7 @@ from runtime.setting_rules import (
     ExistingFile,
     Matching,
     NotEmpty,
+    SecretText,
 )
 from runtime.settings import Address, Name, Seconds, Section, load
 from wire.deadlines import MAX_INVOCATION_S
@@ -46,6 +47,14 @@ def parse_hop(value: object) -> object:
         ) from None
 
 
+def parse_network(value: object) -> object:
+    """Return the network that ``value`` names. Raises ValueError."""
+    try:
+        return ip_network(str(value))
+    except ValueError:
+        raise ValueError(f"not a network: {value!r} (write 10.0.0.0/8 or fd00::/8)") from None
+
+
 def _not_unix(address: Address) -> Address:
     if address.is_unix:
         raise ValueError("TLS is for host:port")
@@ -57,6 +66,10 @@ Count = Annotated[int, AtLeast(1)]
 Bytes = Annotated[int, AtLeast(0)]
 Replicas = Annotated[int, AtLeast(1), AtMost(5)]
 TrustedHop = Annotated[IPv4Network | IPv6Network | Literal["unix"], Before(parse_hop)]
+Network = Annotated[IPv4Network | IPv6Network, Before(parse_network)]
+WebhookHost = Annotated[
+    str, Matching(r"(\*\.)?[a-z0-9._-]+", "be a host name in lower case, or *. and a domain")
+]
 Origin = Annotated[str, After(normal_origin)]
 HostName = Annotated[
     str,
@@ -149,6 +162,34 @@ class UploadSettings(Section):
     """Folder for the files, which have no names; unset: the system's for temporary files."""
 
 
+class RequestsSettings(Section):
+    """Detached calls: those that outlive the connection of their client."""
+
+    retention_s: Annotated[Seconds, AtLeast(60)] = 86_400.0
+    """Time for which a response is kept, from its end."""
+    max_response_bytes: Bytes = 2_147_483_648
+    """Size of a response's body in bytes; a larger one fails the call with 507. 0: no limit."""
+    account_bytes: Bytes = 10_737_418_240
+    """Bytes of an account's responses that a process has recorded within retention_s; above it, its
+    detached calls get 429. 0: no limit."""
+    max_calls: Count = 20_000
+    """Detached calls that a process holds; a further one gets 503."""
+    account_keys: Count = 100_000
+    """Idempotency-Keys of an account that are kept at a time, each for retention_s; a further one
+    gets 429. On NATS this is fixed when the account sends its first key."""
+
+
+class WebhookSettings(Section):
+    """To whom webhooks may go: the URLs that callers name in NVCF-Webhook-URL."""
+
+    hosts: tuple[WebhookHost, ...] = ()
+    """Host names that URLs may have, *.example.com for those below a domain; empty: any."""
+    private_networks: tuple[Network, ...] = ()
+    """Networks that webhooks may reach although they are not of the public Internet."""
+    allow_http: bool = False
+    """Accept URLs of http too."""
+
+
 class WebSocketSettings(Section):
     """How long WebSockets may last, once they are open."""
 
@@ -180,6 +221,49 @@ class StoreSettings(Section):
     """Prefix of the bucket names."""
     replicas: Replicas = 1
     """Copies of each bucket in the NATS cluster; Redis has as many as it has replicas."""
+
+
+class ObjectSettings(Section):
+    """The object store: assets of accounts, and what else is too large for the store."""
+
+    backend: Literal["local", "s3"] = "local"
+    """A folder whose signed URLs the gateway serves itself, or a bucket of S3 (pip extra s3)."""
+    folder: Path = Path(".gateway/objects")
+    """Folder of the local backend; all processes need the same one, on several machines shared."""
+    url: Annotated[str, Matching(r"(https?://[^?#@]+)?", "be http(s)://HOST[:PORT], or empty")] = ""
+    """Where clients reach the local backend's signed URLs; empty: as the caller called the API."""
+    bucket: str = ""
+    """Bucket of the backend s3, which must exist."""
+    endpoint_url: Annotated[
+        str, Matching(r"(https?://[^?#@]+)?", "be http(s)://HOST[:PORT], or empty")
+    ] = ""
+    """Server of the backend s3, which clients and workers reach too; empty: AWS."""
+    region: str = ""
+    """Region of the bucket; empty: as the environment says."""
+    access_key: str = ""
+    """Access key id; empty: the AWS tools' environment, files and roles."""
+    secret_key: SecretText | None = None
+    """Secret access key."""
+
+    def defects(self) -> Iterator[tuple[str, str]]:
+        """Yield what the backend needs and does not have."""
+        if self.backend == "s3" and not self.bucket:
+            yield "bucket", "must be set, because objects.backend is s3"
+        if bool(self.access_key) != bool(self.secret_key):
+            yield "secret_key", "must be set together with objects.access_key"
+
+
+class AssetSettings(Section):
+    """NVCF's assets: files that accounts upload as input for calls."""
+
+    max_bytes: Count = 5 * 1024**3
+    """Bytes of one asset; a larger upload gets 413. A PUT to S3 has at most 5 GiB."""
+    account_assets: Count = 1000
+    """Assets of one account; a further one gets 400."""
+    account_bytes: Count = 50 * 1024**3
+    """Bytes of all assets of one account; further ones get 400."""
+    lifetime_s: Annotated[Seconds, Above(0)] = 86_400.0
+    """Time from its upload after which an asset is deleted."""
 
 
 class ControlSettings(Section):
@@ -328,9 +412,13 @@ class GatewaySettings(GatewayBrokerSettings):
     edge: EdgeSettings = EdgeSettings()
     tls: TlsSettings = TlsSettings()
     upload: UploadSettings = UploadSettings()
+    requests: RequestsSettings = RequestsSettings()
+    webhooks: WebhookSettings = WebhookSettings()
     websocket: WebSocketSettings = WebSocketSettings()
     attach: AttachSettings = AttachSettings()
     store: StoreSettings = StoreSettings()
+    objects: ObjectSettings = ObjectSettings()
+    assets: AssetSettings = AssetSettings()
     control: ControlSettings = ControlSettings()
     jwt: JwtSettings = JwtSettings()
     provision: ProvisionSettings = ProvisionSettings()

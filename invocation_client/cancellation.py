@@ -9,7 +9,9 @@ from weakref import WeakSet
 from invocation_client.connection import CANCELLED
 from invocation_client.sync_connection import SyncCall
 
-_present: ContextVar["Cancellation | None"] = ContextVar("invocation_client.cancellation")
+_present: ContextVar["Cancellation | None"] = ContextVar(
+    "invocation_client.cancellation", default=None
+)
 
 
 class Cancellation:
@@ -67,4 +69,14 @@ class Cancellation:
 
 def present() -> Cancellation | None:
     """Return the cancellation in whose scope this thread is."""
-    return _present.get(None)
+    return _present.get()
+
+
+@contextmanager
+def outside() -> Iterator[None]:
+    """Calls that this thread begins in the block belong to no cancellation."""
+    token = _present.set(None)
+    try:
+        yield
+    finally:
+        _present.reset(token)

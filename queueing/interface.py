@@ -198,6 +198,10 @@ class FunctionQueue(Protocol):
         """Return how many requests wait for a lease. Raises `QueueUnavailable`."""
 
 
+PollHandler = Callable[[bytes, Callable[[], None]], None]
+"""Called with the envelope of a poll, and with what acknowledges it to the gateway process."""
+
+
 class Lease(Protocol):
     """A worker's right to work on one request, for a limited time.
 
@@ -287,6 +291,12 @@ class PullConsumer(Protocol):
 
     def is_bound(self) -> bool:
         """Whether the queue has been found, so that requests can arrive."""
+
+    async def listen_for_polls(self, request_id: str, on_poll: PollHandler) -> "Subscription":
+        """Call ``on_poll`` for every poll of a leased request (`GatewayBroker.poll_worker`).
+
+        Returns when the broker knows: no later poll is missed. Raises `QueueUnavailable`.
+        """
 
     async def drain(self) -> None:
         """Ask for no further requests; none arrives after this returns.
@@ -410,6 +420,10 @@ class LoginListener(ConnectionListener, Protocol):
         """The broker does not know the login any more. Called at each attempt to connect."""
 
 
+POLL_RECEIPT_S = 10.0
+"""So long a gateway process waits for the acknowledgement of a poll, as NVCF's does."""
+
+
 class GatewayBroker(Protocol):
     """One gateway process's access to the broker: one connection and all that uses it."""
 
@@ -430,6 +444,16 @@ class GatewayBroker(Protocol):
 
     async def wait_connected(self) -> None:
         """Return as soon as there is a connection. Bound the wait with ``asyncio.timeout``."""
+
+    async def poll_worker(
+        self, version_id: str, request_id: str, envelope: bytes, timeout_s: float = POLL_RECEIPT_S
+    ) -> None:
+        """Send a further poll to the worker that has the request; return when it is acknowledged.
+
+        On Redis that is when the server has handed it to the worker's connection. Raises
+        `NoResponder` if no worker listens for polls of the request, and `QueueUnavailable` for a
+        missing acknowledgement or connection.
+        """
 
     def worker_environment(self) -> Mapping[str, str]:
         """Return the environment variables by which a worker of an instance finds the broker."""

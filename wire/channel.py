@@ -216,7 +216,7 @@ def encode_call(  # noqa: PLR0913 - one argument per field
     )
 
 
-FAULTS = (b"", b"inference-lost", b"inference-invalid", b"worker")
+FAULTS = (b"", b"inference-lost", b"inference-invalid", b"worker", b"run-timeout")
 """What failed, if the response is a problem document of the worker (`wire.headers.NVCF_FAULT`)."""
 _MAX_US = 0xFFFF_FFFF
 

@@ -1,11 +1,21 @@
 """The request envelope as its reader has it: `wire.envelope` says what it is."""
 
+from typing import NamedTuple
+
 from google.protobuf.message import DecodeError
 
 from wire.envelope import EnvelopeError
 from wire.nvcf_pb2 import WorkerInvokeFunctionRequest
 
 _NS = 1_000_000_000
+
+
+class InputAssetReference(NamedTuple):
+    """An asset that the call names as its input, and the URL from which the worker gets it."""
+
+    asset_id: str
+    url: str
+    content_type: str
 
 
 class EnvelopeHead:
@@ -17,6 +27,7 @@ class EnvelopeHead:
     """
 
     __slots__ = (
+        "assets",
         "headers",
         "max_direct_response_bytes",
         "method",
@@ -38,6 +49,12 @@ class EnvelopeHead:
         if message.opaqueHeaderValues:
             self._restore(message)
         self.max_direct_response_bytes = message.maxDirectResponseSizeBytes
+        self.assets: tuple[InputAssetReference, ...] = ()
+        if message.inputAssetReference:
+            self.assets = tuple(
+                InputAssetReference(asset.assetId, asset.reference, asset.contentType)
+                for asset in message.inputAssetReference
+            )
 
     def _restore(self, message: WorkerInvokeFunctionRequest) -> None:
         """Set the header values that are not UTF-8."""
@@ -58,6 +75,7 @@ class Envelope:
     """
 
     __slots__ = (
+        "assets",
         "body",
         "channel_call",
         "channel_token",
@@ -98,6 +116,7 @@ class Envelope:
         self.method = head.method
         self.path = head.path
         self.headers = head.headers
+        self.assets = head.assets
         self.body = body
         self.target_uri = target_uri
         self.response_token = response_token
@@ -131,6 +150,14 @@ def decode_envelope(data: bytes) -> Envelope:
         stateful=message.HasField("statefulConfig"),
         channel_token=message.channelToken,
     )
+
+
+def large_response_url(data: bytes) -> str:
+    """Return where an encoded envelope says that a large response is to be put, empty if nowhere.
+
+    Gateways of NVCF say so; hardly any worker needs it. Raises `EnvelopeError`.
+    """
+    return _parse(data).largeResponseUrl
 
 
 def decode_call_head(data: bytes) -> EnvelopeHead:

@@ -6,12 +6,14 @@ the worker attaches to the gateway process that holds the client. It is NVCF's p
 protobuf, whose modules a gateway process therefore does not load; `wire.decoded_envelope` reads it.
 """
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 from wire.errors import WireError
 from wire.headers import (
     NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY,
     NVCF_INVOCATION_REGION,
+    NVCF_POLLED,
     REPEATING,
 )
 
@@ -92,6 +94,22 @@ def encode_envelope(  # noqa: PLR0913 - one argument per field of the message
     return data
 
 
+def encode_assets(assets: Iterable[tuple[str, str, str]]) -> bytes:
+    """Return the repeated field ``inputAssetReference``, to be put behind a call's head.
+
+    ``assets`` are asset id, URL and content type of each.
+    """
+    return b"".join(
+        _field(
+            b"2",
+            _field(b"\n", asset_id.encode())
+            + _field(b"\x12", url.encode())
+            + _field(b"\x1a", content_type.encode()),
+        )
+        for asset_id, url, content_type in assets
+    )
+
+
 # Encoding by hand takes two thirds of the time of upb, which first copies every field into a
 # message. A field is its tag (number << 3 | 2, as a varint), its length as a varint, and its bytes;
 # their order does not matter. Decoding is left to upb: by hand it is no faster,
@@ -112,7 +130,11 @@ _OPAQUE_TAG = _varint(1001 << 3 | 2)
 _CHANNEL_TAG = _varint(1002 << 3 | 2)
 _MAX_DIRECT_RESPONSE = b"(" + _varint(MAX_DIRECT_RESPONSE_BYTES)
 
-_REPEATING = REPEATING | {NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY, NVCF_INVOCATION_REGION}
+_REPEATING = REPEATING | {
+    NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY,
+    NVCF_INVOCATION_REGION,
+    NVCF_POLLED,
+}
 _MAX_KNOWN_HEADERS = 1024
 _MAX_KNOWN_HEADER_BYTES = 200
 _known_headers: dict[tuple[bytes, bytes], bytes] = {}

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from functools import lru_cache
 
 CONTENT_TYPE = b"content-type"
+CONTENT_ENCODING = b"content-encoding"
 CONTENT_LENGTH = b"content-length"
 AUTHORIZATION = b"authorization"
 TRACEPARENT = b"traceparent"
@@ -26,6 +27,18 @@ X_FORWARDED_HOST = b"x-forwarded-host"
 X_FORWARDED_PREFIX = b"x-forwarded-prefix"
 X_FORWARDED_PROTO = b"x-forwarded-proto"
 
+IDEMPOTENCY_KEY = b"idempotency-key"
+IDEMPOTENT_REPLAYED = b"idempotent-replayed"
+"""``true``: the response is that of an earlier call with the same key."""
+NVCF_CLAIM = b"nvcf-claim"
+"""From one gateway process to another that holds a call: account and name of the call's claim."""
+NVCF_FINGERPRINT = b"nvcf-fingerprint"
+"""With it: the fingerprint of a request that repeats the call."""
+NVCF_SENT_TARGET = b"nvcf-sent-target"
+"""With it: the target of that request."""
+CANCEL_AFTER = b"cancel-after"
+"""How long a call may wait, run, and take as a whole (`docs/wire.md` §6.6)."""
+
 FUNCTION_ID = b"function-id"
 FUNCTION_VERSION_ID = b"function-version-id"
 
@@ -34,12 +47,32 @@ X_REQUEST_ID = b"x-request-id"
 """The same id in responses, under the name that most SDKs show. A function may set its own."""
 NVCF_STATUS = b"nvcf-status"
 NVCF_POLL_SECONDS = b"nvcf-poll-seconds"
+NVCF_PERCENT_COMPLETE = b"nvcf-percent-complete"
+"""Of a 202: how far a polled call has come (`docs/wire.md` §24)."""
+NVCF_INPUT_ASSET_REFERENCES = b"nvcf-input-asset-references"
+"""Of a call: the ids of its input assets, with commas between them."""
 NVCF_QUEUE_POSITION = b"nvcf-queue-position"
+NVCF_WEBHOOK_URL = b"nvcf-webhook-url"
+"""Who is to be told when a detached call is over (`docs/webhooks.md`)."""
+NVCF_DETACH = b"nvcf-detach"
+"""``on-disconnect``: the call goes on when its client leaves."""
+NVCF_HOLDER_SECRET = b"nvcf-holder-secret"
+"""On a request that one gateway process forwards to another: that the other one has given it."""
+PREFER = b"prefer"
+PREFERENCE_APPLIED = b"preference-applied"
+"""RFC 7240."""
 NVCF_INVOCATION_REGION = b"nvcf-invocation-region"
 NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY = b"nvcf-feature-disable-worker-compatibility"
 NVCF_ALLOW_RERUN = b"nvcf-allow-rerun"
 """In the envelope, ``false``: a method that is not idempotent must not be run a second time. With
-``never``, no method: the request was sent to an inference server before, over a channel."""
+``never``, no method: the request was sent to an inference server before, over a channel, or is run
+once only. ``once``, which is the last header then: a worker asks before the first run too."""
+ONCE = (NVCF_ALLOW_RERUN, b"once")
+NVCF_POLLED = b"nvcf-polled"
+"""In the envelope, ``false``: a 202 of the inference server is the response, and no worker waits
+for polls (`docs/wire.md` §8.8)."""
+NVCF_RUN_SECONDS = b"nvcf-run-seconds"
+"""In the envelope: for how many seconds from its lease on a worker may run the request."""
 NVCF_PASS_INTERIM = b"nvcf-pass-interim"
 """In the envelope, ``true``: the client is to get the inference server's interim responses too."""
 NVCF_UPGRADE = b"nvcf-upgrade"
@@ -60,6 +93,9 @@ NVCF_RUNNING = b"nvcf-running"
 """On the same: the worker runs the request already."""
 NVCF_LATE = b"nvcf-late"
 """In place of the question: the worker does not start the request, because it would be late."""
+NVCF_UNRUN = b"nvcf-unrun"
+"""In place of the question: the worker was told to run the request, which is run once, and gives it
+back without having begun."""
 
 NVCF_CHANNEL_CALL = b"nvcf-channel-call"
 """On an attach call with the key of a channel: the number of the call (`docs/wire.md` §20)."""
@@ -196,6 +232,8 @@ _SET_FOR_ENVELOPE = frozenset(
         NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY,
         NVCF_ALLOW_RERUN,
         NVCF_PASS_INTERIM,
+        NVCF_POLLED,
+        NVCF_RUN_SECONDS,
         NVCF_UPGRADE,
     }
 )

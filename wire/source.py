@@ -142,13 +142,14 @@ class Source:
     unless a trusted hop says otherwise. ``scheme`` is ``http`` or ``https``. ``prefix`` is the
     beginning of the path that the client called, if it was removed on the way. ``headers``
     are the headers that tell it to the next server, ``encoded`` the same as a part of an envelope,
-    empty until they are encoded.
+    with further ``fields`` of a call's, empty until they are encoded.
     """
 
     __slots__ = (
         "address",
         "authority",
         "encoded",
+        "fields",
         "headers",
         "host",
         "prefix",
@@ -170,7 +171,7 @@ class Source:
         self.host = host
         self.prefix = prefix
         self.headers = _headers(address, scheme, authority, prefix)
-        self.encoded = b""
+        self.encoded = self.fields = b""
 
     def __repr__(self) -> str:
         return f"<Source {self.address or 'unknown'} {self.url.decode(errors='replace')}>"
@@ -189,6 +190,14 @@ class Source:
             host=self.host,
             prefix=self.prefix + prefix,
         )
+
+    def with_fields(self, fields: bytes) -> "Source":
+        """Return the same source for one call whose envelope has further ``fields``."""
+        source = Source(
+            self.address, self.scheme, self.authority, host=self.host, prefix=self.prefix
+        )
+        source.fields = fields
+        return source
 
 
 UNKNOWN = Source("", b"http", b"")

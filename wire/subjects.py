@@ -54,9 +54,29 @@ def locate_subject(region: str, process: int) -> str:
     return f"nvcf.request.{region}.{process:04x}"
 
 
+def holder_subject(region: str, process: int) -> str:
+    """Return the subject on which a gateway process is asked where it can be reached."""
+    return f"nvcf.holder.{region}.{process:04x}"
+
+
 def direct_subject(region: str) -> str:
     """Return the subject on which gateway processes tell how many calls channels carry."""
     return f"nvcf.direct.{region}"
+
+
+def polling_subject(request_id: str) -> str:
+    """Return the subject on which the worker of a request gets further polls for its response."""
+    return f"rq_polling.{request_id}"
+
+
+def scoped_polling_subject(version_id: str, request_id: str) -> str:
+    """Return the same for workers whose account may see their own version's requests only."""
+    return f"nvcf.polling.{version_id}.{request_id}"
+
+
+def polled_subject(version_id: str, token: str) -> str:
+    """Return the subject on which those workers acknowledge polls; ``token`` may have dots."""
+    return f"nvcf.polled.{version_id}.{token}"
 
 
 def worker_inbox(version_id: str, instance_id: str) -> str:

@@ -15,6 +15,8 @@ RUN_PATH = b"/v2/nvcf/worker/request-run"
 """Where a worker asks about a request that was delivered again (`docs/wire.md` §5.5)."""
 CHANNEL_PATH = b"/v2/nvcf/worker/channel"
 """Where a worker opens a channel to the gateway process (`docs/wire.md` §20)."""
+LARGE_RESPONSE_PATH = b"/v2/nvcf/worker/large-response"
+"""Where a worker asks where to put a response that is too large for the gateway process."""
 
 MAX_CONCURRENCY = 16_384
 """The most requests that one worker processes at a time (`docs/wire.md` §11.1)."""
@@ -45,6 +47,15 @@ class ConnectResponse(TypedDict):
     """The worker counts as lost after this time without a heartbeat, in seconds."""
     maxRequestConcurrency: NotRequired[int]
     """Requests to process at a time, up to `MAX_CONCURRENCY`; absent: unchanged."""
+
+
+class LargeResponseUrls(TypedDict):
+    """The response to a worker that has a large response."""
+
+    uploadUrl: str
+    """Where the worker puts the response, one PUT with its length and content type."""
+    downloadUrl: str
+    """Where the client gets it."""
 
 
 class HeartbeatRequest(TypedDict):

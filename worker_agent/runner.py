@@ -24,9 +24,10 @@ from wire.decoded_envelope import Envelope, EnvelopeHead, decode_call_head, deco
 from wire.envelope import EnvelopeError
 from worker_agent.attach.channel import AgentChannel, ChannelLease
 from worker_agent.attach.channels import AgentChannels
+from worker_agent.compat.call import Compat, CompatPorts
 from worker_agent.job.context import Attach, Context, Inference
-from worker_agent.job.machine import Job
-from worker_agent.job.request import PlatformHeaders, window_left_s
+from worker_agent.job.machine import UNRUN_AGAIN_S, Job
+from worker_agent.job.request import PlatformHeaders, is_run_once, window_left_s
 from worker_agent.job.states import DONE, FORWARDING, OPENING, Outcome
 from worker_agent.job.websocket import SWITCHING
 from worker_agent.job.window import StartGate
@@ -89,7 +90,7 @@ class Telemetry(Protocol):
 class JobRunner:
     """All jobs of this agent; the `worker_agent.job.context.JobRegistry`."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument per part
         self,
         slots: Slots,
         platform_headers: PlatformHeaders,
@@ -98,11 +99,12 @@ class JobRunner:
         channels: AgentChannels,
         is_attachable: Callable[[bytes], bool],
         on_busy: Callable[[], object],
+        compat: Compat | None = None,
     ) -> None:
         """``is_attachable`` returns whether the agent can attach to an envelope's address.
 
         ``channels`` bring calls that do not come from the queue. ``on_busy`` is called for a job
-        that begins while no other runs.
+        that begins while no other runs. Without ``compat`` every response is passed on as it is.
         """
         self._slots = slots
         self._platform_headers = platform_headers
@@ -110,11 +112,13 @@ class JobRunner:
         self._channels = channels
         self._is_attachable = is_attachable
         self._on_busy = on_busy
+        self._compat = compat
         self._known_uri = b""
         self._context: Context[Job] | None = None
         self._gate = StartGate()
         self._queue: PullConsumer | None = None
         self._jobs: dict[str, Job] = {}
+        self._run_ends: dict[str, asyncio.TimerHandle] = {}
         self._asking: dict[str, Lease] = {}
         self._untold: list[Job] = []
         self._heads: dict[bytes, EnvelopeHead] = {}
@@ -139,7 +143,13 @@ class JobRunner:
 
     def open(self, inference: Inference, attach: Attach[Job], queue: PullConsumer) -> None:
         """Begin to pull."""
-        self._context = Context(inference, attach, self, self._platform_headers, self._gate)
+        special = None
+        if self._compat is not None:
+            self._compat.open(CompatPorts(inference, attach, self, queue, self._gate))
+            special = self._compat.special
+        self._context = Context(
+            inference, attach, self, self._platform_headers, self._gate, special
+        )
         self._queue = queue
         queue.watch(
             self.on_standstill, self.on_loss, self.on_bound, self.renew, self._offer_changed
@@ -214,6 +224,7 @@ class JobRunner:
         if (
             lease.deliveries == 1
             and not is_asking
+            and not is_run_once(envelope)
             and (is_young or _is_first_run(lease, requested_at_ns))
         ):
             self._begin(context, lease, envelope, now_ns)
@@ -398,6 +409,9 @@ class JobRunner:
                 return True
         elif decision is RunDecision.NEVER:
             lease.ack()
+        elif decision is RunDecision.RUN and is_run_once(envelope):
+            lease.nak(UNRUN_AGAIN_S)
+            spawn(context.attach.gave_back(envelope, lease.deliveries), "unrun-report")
         elif decision is RunDecision.RUN:
             lease.nak()
         elif decision is RunDecision.LATER:
@@ -441,7 +455,7 @@ class JobRunner:
         """Tell the gateway processes what runs here; drop what another worker has begun with."""
         by_gateway: dict[bytes, list[Job]] = {}
         for job in jobs:
-            if job.envelope.channel_call:
+            if job.envelope.channel_call or job.is_polled:
                 continue
             by_gateway.setdefault(job.envelope.target_uri, []).append(job)
         for of_gateway in by_gateway.values():
@@ -471,6 +485,10 @@ class JobRunner:
 
     # JobRegistry
 
+    def bounded(self, request_id: str, ends_at: float) -> None:
+        """A job may not run for longer than until ``ends_at``."""
+        self._run_ends[request_id] = self._loop.call_at(ends_at, self._jobs[request_id].run_ended)
+
     def uploaded(self, request_id: str) -> None:
         """The body of a job, which was fetched from the gateway, is passed on."""
         self._jobs[request_id].body_at = self._loop.time()
@@ -481,14 +499,19 @@ class JobRunner:
 
     def freed(self, job: Job) -> None:
         """The inference server is done with a job, which may be over."""
-        self._slots.release()
-        now = job.freed_at = self._loop.time()
+        now = self._loop.time()
         if job.status and job.status != SWITCHING and not job.fault:
             began_at = job.body_at if job.fetches_body else job.sent_at
             took_s = (job.head_at or now) - began_at
             if began_at and took_s >= 0.0:
                 # Not the time in which the client was still sending.
                 self._gate.heads.add(took_s, now)
+        self.released(job)
+
+    def released(self, job: Job) -> None:
+        """As `freed`, of a job whose time tells nothing of the inference server."""
+        self._slots.release()
+        job.freed_at = self._loop.time()
         self._telemetry.freed(job)
         self._want()
 
@@ -496,6 +519,8 @@ class JobRunner:
         """A job is over."""
         was_full = self._slots.finish()
         job = self._jobs.pop(request_id)
+        if self._run_ends and (end := self._run_ends.pop(request_id, None)) is not None:
+            end.cancel()
         self._telemetry.ended(job, self._loop.time())
         if job.envelope.channel_call:
             self._end_call(job)
@@ -559,7 +584,9 @@ class JobRunner:
         oldest = self._loop.time() - MAX_JOB_S
         for job in list(self._jobs.values()):
             # A WebSocket may last longer: its gateway process ends it.
-            if job.leased_at < oldest and job.state is not DONE and job.status != SWITCHING:
+            # So may a call whose clients come again and again.
+            is_long = job.status == SWITCHING or job.is_polled
+            if job.leased_at < oldest and job.state is not DONE and not is_long:
                 job.cancel()
         self.renew()
         if self._reported:
@@ -578,6 +605,10 @@ class JobRunner:
             if len(self._broke_off) >= _MAX_BROKE_OFF:
                 del self._broke_off[next(iter(self._broke_off))]
             self._broke_off[job.request_id] = PASS_ON_TIMES
+        elif job.outcome is Outcome.HANDED_BACK:
+            if is_run_once(job.envelope) and self._context is not None:
+                gave_back = self._context.attach.gave_back(job.envelope, job.lease.deliveries)
+                spawn(gave_back, "unrun-report")
         elif job.outcome is Outcome.UNDELIVERED:
             emit(_log, "response.undelivered", logging.WARNING, request_id=job.request_id)
         elif job.outcome is Outcome.LATE:

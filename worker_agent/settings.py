@@ -103,6 +103,10 @@ class InferenceSettings(Section):
     """Directory sent as NVCF-ASSET-DIR; the request id is appended."""
     large_output_dir: Text = "/var/inf/response"
     """Directory sent as NVCF-LARGE-OUTPUT-DIR; the request id is appended."""
+    max_asset_bytes: Annotated[int, AtLeast(0)] = 10 * 1024**3
+    """Bytes of all input assets of one request; a request with more of them fails."""
+    compat_disabled: bool = False
+    """Pass responses of polled calls as they are, too: see the compatibility mode of workers."""
 
 
 class HealthSettings(Section):
@@ -211,6 +215,7 @@ NVCF_ALIASES = {
     "INFERENCE_SERVICE_NAME": "inference.service_name",
     "INFERENCE_NAMESPACE": "inference.service_namespace",
     "MAX_REQUEST_CONCURRENCY": "inference.max_concurrency",
+    "V3_BACKWARDS_COMPATIBILITY_DISABLED": "inference.compat_disabled",
     "BASE_ASSET_DIR": "inference.asset_dir",
     "BASE_RESPONSE_DIR": "inference.large_output_dir",
     "INFERENCE_HEALTH_PROTOCOL": "health.protocol",

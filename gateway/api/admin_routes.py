@@ -24,6 +24,7 @@ _REPEATED = frozenset(
         "secrets",
         "supportedGpus",
         "clusterGroups",
+        "assets",
     }
 )
 """First path segments that have an admin route. Key, token and worker routes have none."""

@@ -13,7 +13,6 @@ Every call passes the same steps, in the order that reveals least to an unauthor
 
 import asyncio
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import orjson
 from aiohttp import web
@@ -24,17 +23,16 @@ from gateway.api import listing
 from gateway.api.access import ANONYMOUS, act_for, require_admin, require_scope
 from gateway.api.admin_routes import with_admin_routes
 from gateway.api.audit import MAX_REFUSED, Change
-from gateway.api.caller_info import PATH as CALLER_INFO_PATH
-from gateway.api.caller_info import caller_info
 from gateway.api.docs_page import page
 from gateway.api.limits import MAX_BODY_BYTES
 from gateway.api.openapi import document
-from gateway.api.organizations import organization_paths
+from gateway.api.organizations import add_ngc_routes, check_organization, organization_path
 from gateway.api.parsing import read_body, read_path, read_query
 from gateway.api.problems import allow_of, headers_of, reason_of, response_to
 from gateway.api.route import AnyRoute, Api, Call, Listing
 from gateway.api.routes import (
     accounts,
+    assets,
     authorizations,
     deployments,
     functions,
@@ -43,10 +41,13 @@ from gateway.api.routes import (
     queues,
     secrets,
     tokens,
+    webhooks,
 )
 from gateway.api.sdk_compat import is_old_sdk, project
+from gateway.errors import Unauthenticated
 from runtime.ids import new_uuid
 from runtime.line_budget import LineBudget
+from wire.headers import X_FORWARDED_HOST, X_FORWARDED_PREFIX, X_FORWARDED_PROTO
 
 ROUTES: tuple[AnyRoute, ...] = (
     *functions.ROUTES,
@@ -59,6 +60,8 @@ ROUTES: tuple[AnyRoute, ...] = (
     *accounts.ROUTES,
     *tokens.ROUTES,
     *secrets.ROUTES,
+    *assets.ROUTES,
+    *webhooks.ROUTES,
 )
 """Every route except those of workers, without the admin routes."""
 
@@ -91,7 +94,8 @@ def build_app(api: Api, routes: Sequence[AnyRoute] = ROUTES) -> web.Application:
         *(
             (route.method, path, handler)
             for route, handler in ((route, _handler(api, route)) for route in routes)
-            for path in (route.path, *organization_paths(route))
+            for path in (route.path, organization_path(route))
+            if path is not None
         ),
         ("GET", "/v3/openapi", _serve_made(described, _JSON)),
         ("GET", "/v3/docs", _serve_made(browsable, "text/html")),
@@ -101,7 +105,7 @@ def build_app(api: Api, routes: Sequence[AnyRoute] = ROUTES) -> web.Application:
         if method == "GET":
             # aiohttp sends no body in response to HEAD (RFC 9110 §9.3.2).
             app.router.add_route("HEAD", path, handler)
-    app.router.add_route("POST", CALLER_INFO_PATH, partial(caller_info, api))
+    add_ngc_routes(app, api)
     return app
 
 
@@ -146,12 +150,15 @@ async def _check(
 ) -> Call[BaseModel | None, BaseModel | None]:
     text = request.headers.get("authorization")
     authorization = None if text is None else text.encode("utf-8", "surrogateescape")
+    if text is None and route.without_credential:
+        raise Unauthenticated(route.without_credential)
     principal = api.authenticate(authorization, api.clock()) if route.scopes else ANONYMOUS
     if route.is_change:
         request[_change] = Change(route, principal)
     if route.scopes:
         require = require_admin if route.is_admin else require_scope
         require(principal, route.scopes)
+    check_organization(request.match_info, principal)
     path = read_path(request.match_info)
     query = read_query(request.query, route.query) if route.query is not None else None
     body = None
@@ -169,7 +176,15 @@ async def _check(
     old = api.project_old_sdks and is_old_sdk(request.headers)
     call = Call(principal, path, query, body, authorization=authorization, is_old_sdk=old)
     call.key_issuer = request.headers.get("key-issuer-id", "")
+    call.base_url = api.objects_url or _base_url(request)
     return call
+
+
+def _base_url(request: web.Request) -> str:
+    """Return what the caller called, as the gateway's server found out (`docs/wire.md` §3.6)."""
+    scheme = request.headers.get(X_FORWARDED_PROTO.decode(), "http")
+    authority = request.headers.get(X_FORWARDED_HOST.decode(), request.host)
+    return f"{scheme}://{authority}{request.headers.get(X_FORWARDED_PREFIX.decode(), '')}"
 
 
 def _encode(model: BaseModel, *, is_old_sdk: bool) -> bytes:

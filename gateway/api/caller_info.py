@@ -9,8 +9,6 @@ from aiohttp import web
 from gateway.api.route import Api
 from gateway.errors import BadRequest
 
-PATH = "/v3/keys/get-caller-info"
-
 
 async def caller_info(api: Api, request: web.Request) -> web.Response:
     """Return the account of the key in the form. Raises `BadRequest` and `Unauthenticated`."""

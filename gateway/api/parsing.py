@@ -29,7 +29,14 @@ _MAX_REPORTED = 8
 _strings = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 """Matches also a string without its end, so that a search never begins twice at the same byte."""
 _UUIDS = frozenset(
-    {"functionId", "functionVersionId", "deploymentId", "gpuSpecificationId", "requestId"}
+    {
+        "functionId",
+        "functionVersionId",
+        "deploymentId",
+        "gpuSpecificationId",
+        "requestId",
+        "assetId",
+    }
 )
 """Path variables that are UUIDs."""
 

@@ -22,6 +22,8 @@ from gateway.domain.clusters import Clusters
 from gateway.domain.ports import AccountStore, AccountStores
 from gateway.domain.principal import Principal
 from gateway.domain.queued_request import QueuedRequest
+from gateway.objects.assets import Assets
+from gateway.webhooks.secrets import WebhookSecrets
 
 BodyT = TypeVar("BodyT", bound=BaseModel | None)
 QueryT = TypeVar("QueryT", bound=BaseModel | None)
@@ -81,6 +83,8 @@ class Api:
     queue: QueueDepths
     requests: RequestLocator
     secrets: SecretStore
+    assets: Assets
+    webhook_secrets: WebhookSecrets
     clock: Callable[[], float]
     new_id: Callable[[], str]
     region: str = "local"
@@ -88,6 +92,8 @@ class Api:
     drain_timeout_s: float = 3600.0
     project_old_sdks: bool = True
     """Whether SDKs of 2024/25 get states that they know (`gateway.api.sdk_compat`)."""
+    objects_url: str = ""
+    """Where clients reach signed URLs of the gateway; empty: as they call the API."""
     quotas: Quotas = field(default_factory=Quotas)
     bodies: HeldBodies = field(default_factory=HeldBodies)
 
@@ -98,6 +104,7 @@ class Call(Generic[BodyT, QueryT]):
     __slots__ = (
         "_path",
         "authorization",
+        "base_url",
         "body",
         "is_old_sdk",
         "key_issuer",
@@ -123,6 +130,8 @@ class Call(Generic[BodyT, QueryT]):
         self.is_old_sdk = is_old_sdk
         self.key_issuer = ""
         """The header ``Key-Issuer-Id``, for the routes of keys."""
+        self.base_url = ""
+        """Scheme and authority at which the caller reaches the gateway."""
         self._path = path
 
     @property
@@ -185,7 +194,8 @@ class Route(Generic[BodyT, QueryT]):
     handler, which checks `Call.authorization` itself. ``is_admin``: for super administrators, with
     a JWT; the call acts for the account that the path names as ``ncaId``. ``is_body_optional``: a
     call without a body has the defaults of ``body``. ``changes``: it changes something, or makes a
-    credential, and is written to the audit log.
+    credential, and is written to the audit log. ``without_credential``: what a caller who sends no
+    credential is told.
     """
 
     method: str
@@ -202,6 +212,7 @@ class Route(Generic[BodyT, QueryT]):
     is_admin: bool = False
     is_body_optional: bool = False
     changes: bool = True
+    without_credential: str = ""
 
     @property
     def is_change(self) -> bool:

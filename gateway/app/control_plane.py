@@ -16,12 +16,14 @@ from gateway.app.identity import (
     show,
 )
 from gateway.app.provisioning import Provisioning, cluster_groups
+from gateway.app.webhook_parts import WebhookParts
 from gateway.dispatch.api_server import ApiServer
 from gateway.dispatch.locator import RequestLocator
 from gateway.domain.catalog import Catalog
 from gateway.domain.clusters import Clusters
 from gateway.domain.model import Change
 from gateway.domain.readmodel import ReadModel
+from gateway.objects.assets import Assets
 from gateway.settings import GatewaySettings
 from gateway.store.account_store import AccountStores
 from gateway.store.names import CONTROL
@@ -61,6 +63,7 @@ class Process(NamedTuple):
     requests: RequestLocator
     url: str
     direct: Callable[[str], int]
+    assets: Assets
 
 
 class ControlPlane:
@@ -93,6 +96,10 @@ class ControlPlane:
         self._master = Master(settings.control.secrets_key_file)
         self._stores = AccountStores(store, self.watcher.wait_until_shown)
         self._secrets = self._master.secret_store(self._stores)
+        self._webhook_secrets = self._master.webhook_secrets(store)
+        self._webhooks: WebhookParts | None = None
+        if "api" in settings.roles:
+            self._webhooks = WebhookParts(settings, store, self._webhook_secrets)
         self.credentials = CredentialChecker(
             store, model, jwt_options(settings.jwt), self._master.signer
         )
@@ -133,8 +140,10 @@ class ControlPlane:
             changes.add(self._provisioning.apply)
 
     def show_state(self, registry: MetricRegistry) -> None:
-        """Declare the metrics of deployments."""
+        """Declare the metrics of deployments and webhooks."""
         watch_instances(registry, self.catalog, time.time)
+        if self._webhooks is not None:
+            self._webhooks.show_state(registry)
 
     async def begin(self, stack: AsyncExitStack) -> None:
         """Prepare the store, and on the first start create the bootstrap secret.
@@ -169,6 +178,8 @@ class ControlPlane:
             clusters=Clusters(cluster_groups(settings.clusters)),
             queue=process.broker.queue,
             requests=process.requests,
+            assets=process.assets,
+            webhook_secrets=self._webhook_secrets,
             secrets=self._secrets,
             clock=time.time,
             new_id=new_uuid,
@@ -176,10 +187,13 @@ class ControlPlane:
             deploy_timeout_s=control.deploy_timeout_s,
             drain_timeout_s=control.drain_timeout_s,
             project_old_sdks=control.project_old_sdks,
+            objects_url=settings.objects.url,
         )
         server = ApiServer(build_app(api, (*ROUTES, *self._workers.routes())))
         connect = await server.start()
         stack.push_async_callback(server.stop)
+        if self._webhooks is not None:
+            self._webhooks.start(stack)
         return connect
 
     async def keep_instances(self, stack: AsyncExitStack) -> None:

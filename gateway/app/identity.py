@@ -18,6 +18,7 @@ from gateway.domain.lifecycle import timestamp
 from gateway.store.account_store import AccountStores, WaitUntilShown
 from gateway.store.credential_store import CredentialStore
 from gateway.store.records import Store
+from gateway.webhooks.secrets import WebhookSecrets
 from runtime.ids import new_uuid
 
 
@@ -35,6 +36,11 @@ class Master:
         """Return the secrets of function versions, for the API and for the reconciler."""
         sealer = SecretBox(derive_key(self.key, "secrets of functions"))
         return SecretStore(stores, sealer, time.time, os.urandom)
+
+    def webhook_secrets(self, store: Store) -> WebhookSecrets:
+        """Return the secrets with which webhooks are signed."""
+        sealer = SecretBox(derive_key(self.key, "secrets of webhooks"))
+        return WebhookSecrets(store, sealer, time.time, os.urandom)
 
     def worker_token(self, worker: WorkerIdentity, now: float, lifetime_s: float) -> str:
         """Return a token with which the worker of an instance connects."""

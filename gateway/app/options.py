@@ -2,22 +2,34 @@
 
 from dataclasses import fields
 from math import inf
+from typing import TYPE_CHECKING
 
 from gateway.invocation.collection import CollectionBounds
 from gateway.invocation.context import WebSocketLimits
+from gateway.objects.assets import AssetLimits
+from gateway.objects.open import LocalOptions
+from gateway.requests.detached import Limits
 from gateway.routing.sources import Sources
 from gateway.settings import (
+    AssetSettings,
     AttachSettings,
     EdgeSettings,
     GatewaySettings,
+    ObjectSettings,
+    RequestsSettings,
     UploadSettings,
+    WebhookSettings,
     WebSocketSettings,
 )
 from gateway.store.options import NatsOptions, RedisStoreOptions, StoreOptions
+from gateway.webhooks.addresses import WebhookRules
 from http1.server.limits import ServerLimits
 from queueing.settings import Backend
 from runtime.setting_rules import SecretText
 from wire.deadlines import MAX_INVOCATION_S
+
+if TYPE_CHECKING:
+    from gateway.objects.s3 import S3Options
 
 _STORE_CLIENT = "gateway-store"
 """The name that the store's connections give themselves at the servers."""
@@ -45,6 +57,16 @@ def collection_bounds(upload: UploadSettings) -> CollectionBounds:
 def websocket_limits(websocket: WebSocketSettings) -> WebSocketLimits:
     """Return how long WebSockets may last."""
     return WebSocketLimits(max_s=websocket.max_s, idle_s=websocket.idle_s)
+
+
+def webhook_rules(webhooks: WebhookSettings) -> WebhookRules:
+    """Return to whom webhooks may go."""
+    return WebhookRules(webhooks.hosts, webhooks.private_networks, webhooks.allow_http)
+
+
+def request_limits(requests: RequestsSettings) -> Limits:
+    """Return the bounds of the recordings of detached calls."""
+    return Limits(requests.max_response_bytes, requests.account_bytes)
 
 
 def attach_limits(attach: AttachSettings) -> ServerLimits:
@@ -85,6 +107,27 @@ def store_options(settings: GatewaySettings, backend: Backend | None = None) -> 
         credentials_file=nats.credentials_file,
         ca_file=nats.ca_file,
     )
+
+
+def object_options(settings: ObjectSettings) -> "LocalOptions | S3Options":
+    """Return the options of the object store."""
+    if settings.backend == "local":
+        return LocalOptions(settings.folder)
+    # Imported here: it takes 40 MiB.
+    from gateway.objects.s3 import S3Options  # noqa: PLC0415
+
+    return S3Options(
+        settings.bucket,
+        settings.endpoint_url or None,
+        settings.region or None,
+        settings.access_key or None,
+        _secret(settings.secret_key),
+    )
+
+
+def asset_limits(settings: AssetSettings) -> AssetLimits:
+    """Return the bounds of assets."""
+    return AssetLimits(**vars(settings))
 
 
 def _secret(text: SecretText | None) -> str | None:

@@ -8,10 +8,12 @@ import socket
 import sys
 import time
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.api.secrets.master_key import MasterKeyError
 from gateway.app.credentials import CredentialChecker, jwt_options
+from gateway.app.object_parts import ObjectParts
 from gateway.app.options import (
     attach_limits,
     collection_bounds,
@@ -20,6 +22,7 @@ from gateway.app.options import (
     store_options,
     websocket_limits,
 )
+from gateway.app.request_parts import SETTLE_S, RequestParts
 from gateway.app.tls import serve_tls
 from gateway.attach.channels import WorkerChannels
 from gateway.attach.endpoint import AttachEndpoint
@@ -33,6 +36,7 @@ from gateway.dispatch.endpoints import (
     StartingDispatcher,
 )
 from gateway.dispatch.locator import RequestLocator
+from gateway.dispatch.polling import PollingPorts, PollingRoutes
 from gateway.dispatch.rate_limits import RateLimits
 from gateway.dispatch.refusals import Refusals
 from gateway.dispatch.registry import InvocationRegistry
@@ -44,6 +48,7 @@ from gateway.invocation.collection import UploadSpace
 from gateway.invocation.context import Context
 from gateway.provision.undeploy_notices import UndeployNotices, fail_waiting
 from gateway.provision.wake_requests import WakePublisher
+from gateway.requests.endpoint import Access
 from gateway.routing.admission import Admission
 from gateway.routing.call_head import call_head_reader
 from gateway.routing.cross_origin import CrossOrigin
@@ -144,7 +149,13 @@ class GatewayProcess:
         access = AccessLog(self._lines, time.time) if settings.log.access else None
         wake = WakePublisher(self._broker.bus, time.monotonic).publish
         self._invocations = InvocationRegistry(
-            self._attach, self._queue, self._metrics, access, time.monotonic, wake
+            self._attach,
+            self._queue,
+            self._metrics,
+            access,
+            time.monotonic,
+            wake,
+            self._broker.poll_worker,
         )
         self._channels = self._make_channels()
         self._direct = self._make_direct()
@@ -157,6 +168,16 @@ class GatewayProcess:
             self._broker.bus,
             settings.queue.region,
             self._number,
+        )
+        self._objects = ObjectParts(settings, self._store)
+        self._detached = RequestParts(
+            settings,
+            self._store,
+            self._objects.store,
+            self._spool,
+            self._broker.bus,
+            self._number,
+            self._registry,
         )
         self._control = self._make_control(self._store, index, sockets)
         if self._control is not None:
@@ -173,8 +194,7 @@ class GatewayProcess:
             FunctionNames(self._model) if "invocation" in settings.roles else None,
         )
         self._refusals = Refusals(self._metrics, access, self._admission.key_id_of)
-        self._sockets = sockets
-        self._shares_addresses = shares_addresses
+        self._sockets, self._shares_addresses = sockets, shares_addresses
         self._is_draining = False
         self._show_state()
         self._show_health()
@@ -212,6 +232,7 @@ class GatewayProcess:
         self._turns = LoopTurns()
         show_version(registry, "gateway")
         metrics.watch_uploads(self._uploads)
+        metrics.watch_detached(self._detached.book)
         metrics.watch_queue(self._queue)
         metrics.watch_dispatch(self._channels, lambda: self._invocations.queued)
         metrics.watch_websockets(self._invocations.live.values)
@@ -240,6 +261,7 @@ class GatewayProcess:
             self._requests,
             _url_of(sockets[len(self._settings.tls.listen) :]),
             self._direct.count,
+            self._objects.assets,
         )
         return control_plane.ControlPlane(
             self._settings, store, self._model, process, is_first=index == 0
@@ -253,6 +275,7 @@ class GatewayProcess:
             self._broker.start()
             stack.push_async_callback(self._broker.close)
             await self._open_store(stack)
+            await self._objects.open(stack)
             public: Listener | None = None
             if not self._shares_addresses:
                 await self._wait_usable(lifecycle, STARTING_S)
@@ -264,6 +287,7 @@ class GatewayProcess:
             await self._queue.start()
             stack.push_async_callback(self._queue.close)
             attach, target_uri = await self._listen_attach(stack)
+            self._detached.open(stack, target_uri)
             for tick in (self._invocations.tick, self._channels.tick):
                 ticker = Ticker(TICK_S, tick, measures_silence=True)
                 ticker.start()
@@ -363,16 +387,39 @@ class GatewayProcess:
             websockets=websocket_limits(settings.websocket),
             clock=time.monotonic,
         )
+        access = Access(self._admission.authenticate, self._model, self._cross_origin)
+        requests = self._detached.endpoint(
+            access, self._queue, self._invocations, self._refusals.request_served
+        )
+
+        find_assets = partial(self._objects.find_assets, target_uri)
+
+        def polling(ports: PollingPorts) -> PollingRoutes:
+            return self._detached.polling(access, find_assets, ports)
+
+        is_invoked = "invocation" in settings.roles
         suffix = settings.edge.host_suffix.strip(".").lower()
         read_head = call_head_reader(f".{suffix}".encode() if suffix else b"")
         return Dispatcher(
             context,
             self._invocations,
-            read_head if "invocation" in settings.roles else _no_function,
+            read_head if is_invoked else _no_function,
             Gates(self._admission, self._rates),
-            PathEndpoints(self._attach, self._health, self._metrics, self._cross_origin, api),
+            PathEndpoints(
+                self._attach,
+                self._health,
+                self._metrics,
+                self._cross_origin,
+                requests,
+                api,
+                self._objects.endpoint(self._refusals.responded),
+            ),
             self._refusals,
             sources(settings.edge),
+            self._detached.book,
+            self._detached.keyed,
+            polling if is_invoked else None,
+            find_assets,
         )
 
     async def _listen_public(self, stack: AsyncExitStack, dispatch: Dispatch) -> Listener:
@@ -393,7 +440,13 @@ class GatewayProcess:
         address = _nth(settings.listen, self._index)
         listener = await listen(
             bind_sockets([address], reuse_port=False),
-            AttachDispatcher(self._attach, self._health),
+            AttachDispatcher(
+                self._attach,
+                self._health,
+                self._detached.forwarded,
+                self._objects.endpoint(self._refusals.responded),
+                self._objects.large_responses,
+            ),
             attach_limits(self._settings.attach),
         )
         stack.callback(listener.abort_all)
@@ -421,8 +474,12 @@ class GatewayProcess:
         )
         await asyncio.sleep(drain.grace_s)
         await public.finish_accepting()
-        await public.drain(asyncio.get_running_loop().time() + drain.timeout_s)
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + drain.timeout_s
+        await public.drain(ends_at)
+        await self._detached.book.wait_running(ends_at - loop.time())
         self._invocations.shut_down()
+        await self._detached.book.wait_settled(SETTLE_S)
         await self._rates.close()
         attach.stop_accepting()
         # The responses to workers' POSTs: a worker that gets none delivers its response again.

@@ -18,7 +18,7 @@ from gateway.attach.faults import FAULTS as OUTCOMES
 from gateway.errors import TooManyChannels, Unauthenticated
 from gateway.invocation.headers import encoded_head
 from gateway.invocation.machine import Invocation
-from gateway.invocation.states import DONE, QUEUED, Outcome
+from gateway.invocation.states import DONE, PENDING, QUEUED, Outcome
 from http1.stream import NO_TRAILERS, EncodedHead, Headers
 from wire.channel import (
     REQUEST_ID_BYTES,
@@ -448,7 +448,7 @@ class WorkerChannels:
             block = response[:end]
             head, encoded = self._heads.known.get(block) or self._read_head(block)
         except (FrameError, HeadError) as error:
-            if call.state is QUEUED:
+            if call.state is QUEUED or call.state is PENDING:
                 call.undeliverable()
             else:
                 call.handed_back(was_run=True, was_sent=True)

@@ -12,7 +12,8 @@ from gateway.attach.faults import FAULTS
 from gateway.attach.tokens import Tokens, is_authorized
 from gateway.errors import BadRequest, MethodNotAllowed, NotFound, Unauthenticated
 from gateway.invocation.machine import Invocation
-from gateway.invocation.states import QUEUED, SENT
+from gateway.invocation.once import OnceInvocation
+from gateway.invocation.states import PENDING, QUEUED, SENT
 from http1.stream import IGNORED, Request, RequestStream, ResponseWriter, respond
 from queueing.interface import RunDecision
 from wire.channel import PROTOCOL
@@ -28,6 +29,7 @@ from wire.headers import (
     NVCF_LEASED_US,
     NVCF_REQID,
     NVCF_RUNNING,
+    NVCF_UNRUN,
     NVCF_UPGRADED,
 )
 
@@ -67,7 +69,9 @@ class AttachEndpoint:
             else:
                 invocation = self.response_tokens.redeem(authorization)
             if invocation is None or (
-                invocation.state is not QUEUED and invocation.state is not SENT
+                invocation.state is not QUEUED
+                and invocation.state is not SENT
+                and invocation.state is not PENDING
             ):
                 raise Unauthenticated(_STALE)
             post = AttachPost(invocation, worker, request.body_bytes, self._clock)
@@ -87,6 +91,24 @@ class AttachEndpoint:
                 raise Unauthenticated(_STALE)
             return get
         raise MethodNotAllowed(headers=[(b"allow", b"GET, POST")])
+
+    def with_large_response(self, request: Request) -> Invocation:
+        """Return the invocation whose worker has a large response (`docs/wire.md` §5.6).
+
+        The token stays valid: the worker still has to say where the response is. Raises
+        `Unauthenticated` and `MethodNotAllowed`.
+        """
+        if request.method != b"POST":
+            raise MethodNotAllowed(headers=[(b"allow", b"POST")])
+        authorization = request.values.get(AUTHORIZATION, b"")
+        if NVCF_CHANNEL_CALL in request.values:
+            invocation = self._call_of(request, authorization)
+        else:
+            invocation = self.response_tokens.owner_of(authorization)
+        request_id = request.values.get(NVCF_REQID, b"")
+        if invocation is None or invocation.request_id.encode() != request_id:
+            raise Unauthenticated(_STALE)
+        return invocation
 
     def _call_of(self, request: Request, authorization: bytes) -> Invocation | None:
         """Return the call of a channel for which a worker attaches."""
@@ -132,8 +154,8 @@ class AttachEndpoint:
     def serve_run(self, request: Request, worker: ResponseWriter) -> RequestStream:
         """Say whether a worker may run a request that was delivered again (`docs/wire.md` §5.5).
 
-        Or learn that a worker has dropped one as late. The response has no body: what is not known
-        here is over. Raises `MethodNotAllowed`.
+        Or learn that a worker has dropped one as late, or given it back. The response has no body:
+        what is not known here is over. Raises `MethodNotAllowed`.
         """
         if request.method != b"POST":
             raise MethodNotAllowed(headers=[(b"allow", b"POST")])
@@ -150,6 +172,9 @@ class AttachEndpoint:
         ):
             if headers.get(NVCF_LATE) == b"1":
                 invocation.dropped_late(int(deliveries))
+            elif headers.get(NVCF_UNRUN) == b"1":
+                if isinstance(invocation, OnceInvocation):
+                    invocation.gave_back(int(deliveries))
             else:
                 is_running = headers.get(NVCF_RUNNING) == b"1"
                 decision = invocation.run_requested(int(deliveries), is_running=is_running)

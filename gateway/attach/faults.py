@@ -16,6 +16,7 @@ FAULTS = {
     b"inference-lost": Outcome.INFERENCE_LOST,
     b"inference-invalid": Outcome.INFERENCE_INVALID,
     b"worker": Outcome.WORKER_FAILED,
+    b"run-timeout": Outcome.RUN_TIMEOUT,
 }
 """Outcomes by the value of `wire.headers.NVCF_FAULT`."""
 _SOURCES = (

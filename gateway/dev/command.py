@@ -514,6 +514,7 @@ def _gateway_env(options: DevOptions, folder: Path, broker_env: dict[str, str]) 
         **broker_env,
         "GATEWAY_CONTROL__SECRETS_KEY_FILE": str(folder / "master.key"),
         "GATEWAY_CONTROL__DEPLOY_TIMEOUT_S": str(options.start_timeout_s),
+        "GATEWAY_OBJECTS__FOLDER": str(folder / "objects"),
         "GATEWAY_PROVISION__FOLDER": str(folder / "instances"),
         "GATEWAY_PROVISION__STOP_GRACE_S": str(options.grace_s),
         "GATEWAY_PROVISION__RESTART_FIRST_S": "0.2",

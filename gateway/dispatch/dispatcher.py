@@ -1,30 +1,44 @@
 """Decides whether a request invokes a function or is for one of the path endpoints."""
 
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from copy import copy
 from typing import NamedTuple
 
+from gateway.dispatch.detaching import DETACHING, Detaching
 from gateway.dispatch.endpoints import PathEndpoints
 from gateway.dispatch.held_call import HeldCall
+from gateway.dispatch.keyed_calls import KeyedCalls, KeyedPorts, KeyedRequest
 from gateway.dispatch.model_calls import ModelCallPorts
 from gateway.dispatch.plain_address import PlainAddress
+from gateway.dispatch.polling import FindAssets, PollingPorts, PollingRoutes
 from gateway.dispatch.rate_limits import RateLimits
 from gateway.dispatch.refusals import INVOCATION, Refusals
 from gateway.dispatch.registry import InvocationRegistry
 from gateway.dispatch.responses import send_problem, with_ids
-from gateway.errors import FunctionNotFound, GatewayError, Overloaded
+from gateway.errors import BadRequest, FunctionNotFound, GatewayError, Overloaded
 from gateway.invocation.context import Context, Ticket
 from gateway.invocation.machine import Invocation
+from gateway.invocation.once import OnceInvocation
+from gateway.invocation.polled import PolledInvocation, ProgressWriter
 from gateway.invocation.upload import smaller_limit
 from gateway.invocation.websocket import WebSocketInvocation
+from gateway.objects.references import parse_references
+from gateway.requests.book import RequestBook
+from gateway.requests.endpoint import route_of
+from gateway.requests.exchanges import REQUESTS_PATH
+from gateway.requests.keyed import KeyedCall
+from gateway.requests.prefer import Terms, terms_of
 from gateway.routing.admission import Admission, Caller, CallPlan
 from gateway.routing.call_head import TOKEN_PARAMETER, CallHead, speaks_grpc, take_token
 from gateway.routing.sources import Sources
 from gateway.routing.websocket import check_handshake, take_key
 from http1.stream import IGNORED, Request, RequestStream, ResponseWriter, respond
+from wire.deadlines import MAX_POLL_S
+from wire.headers import IDEMPOTENCY_KEY, NVCF_INPUT_ASSET_REFERENCES, NVCF_WEBHOOK_URL
 from wire.ids import request_id
 
+_NO_WEBHOOK = "NVCF-Webhook-URL is not for the polling routes: call the function's own host or path"
 _NO_FUNCTION = "The call names no function: send its id as the metadata function-id"
 
 
@@ -42,7 +56,10 @@ class Dispatcher:
         "_admission",
         "_context",
         "_cross_origin",
+        "_detaching",
         "_elsewhere",
+        "_find_assets",
+        "_keyed",
         "_random",
         "_rates",
         "_read_head",
@@ -60,8 +77,19 @@ class Dispatcher:
         endpoints: PathEndpoints,
         refusals: Refusals,
         sources: Sources,
+        book: RequestBook,
+        keyed: KeyedCalls,
+        polling: Callable[[PollingPorts], PollingRoutes] | None = None,
+        find_assets: FindAssets | None = None,
     ) -> None:
-        """``read_head`` as from `gateway.routing.call_head.call_head_reader`."""
+        """``read_head`` as from `gateway.routing.call_head.call_head_reader`.
+
+        ``polling`` makes NVCF's polling routes, if the process serves them. Without
+        ``find_assets``, what names input assets is a header like others.
+        """
+        self._find_assets = find_assets
+        self._detaching = Detaching(book, self._begin, context.max_body_bytes)
+        self._keyed = keyed
         self._context = context
         self._registry = registry
         self._read_head = read_head
@@ -79,6 +107,16 @@ class Dispatcher:
                 context.max_body_bytes,
             ).serve
         )
+        if polling is not None:
+            endpoints.polling = polling(
+                PollingPorts(
+                    self._admit_polled,
+                    self._begin_polled,
+                    self._refuse_polled,
+                    self._left,
+                    refusals.polled,
+                )
+            )
         self._refusals = refusals
         self._sources = sources
         self._random = registry.random
@@ -93,9 +131,7 @@ class Dispatcher:
                 return self._serve_again(request, client, plan, now_ns)
         head: CallHead | None = None
         try:
-            if request.protocol:
-                take_key(request)
-            head = self._read_head(request)
+            head = self._find_head(request)
             if head is None:
                 if speaks_grpc(request):
                     raise FunctionNotFound(_NO_FUNCTION)
@@ -111,6 +147,16 @@ class Dispatcher:
             return self._invoke(request, client, head)
         except GatewayError as error:
             return self._refuse(request, client, error, head, endpoint)
+
+    def _find_head(self, request: Request) -> CallHead | None:
+        """Return what a request calls, `None` for the path endpoints. Raises `GatewayError`."""
+        if request.protocol:
+            take_key(request)
+        head = self._read_head(request)
+        if request.target.startswith(REQUESTS_PATH) and route_of(request.target) is not None:
+            # Also on a function's own host: a 202 has sent its client there.
+            return None
+        return head
 
     def _refuse(
         self,
@@ -146,15 +192,55 @@ class Dispatcher:
         except GatewayError as error:
             return self._refuse(request, client, error, plan.head, INVOCATION)
 
-    def _invoke(self, request: Request, client: ResponseWriter, head: CallHead) -> RequestStream:
+    def _invoke(
+        self, request: Request, client: ResponseWriter, head: CallHead, references: bytes = b""
+    ) -> RequestStream:
+        """Serve a call of a function; ``references`` are those of input assets, found already."""
         now_ns = time.time_ns()
         caller = self._admission.admit(head, now_ns * 1e-9)
+        if NVCF_INPUT_ASSET_REFERENCES in request.values and self._find_assets is not None:
+            references = request.values[NVCF_INPUT_ASSET_REFERENCES]
+            asset_ids = parse_references(references)
+            request = _without_references(request)
+            if asset_ids:
+                found = self._find_assets(caller.account, asset_ids)
+                return self._hold_for_assets(request, client, head, found, references)
+        if not DETACHING.isdisjoint(request.values):
+            terms = terms_of(request)
+            if IDEMPOTENCY_KEY in request.values:
+                terms = terms or Terms()
+                return self._serve_keyed(request, client, head, caller, terms, references)
+            if terms is not None:
+                return self._detach(request, client, head, caller, now_ns, terms)
         plan = None
         if request.protocol:
             check_handshake(request, caller.version)
         elif request.known is not None:
             plan = request.known.plan = self._admission.plan(head, caller)
         return self._offer(request, client, head, caller, now_ns, plan)
+
+    def _hold_for_assets(
+        self,
+        request: Request,
+        client: ResponseWriter,
+        head: CallHead,
+        found: Awaitable[bytes],
+        references: bytes,
+    ) -> HeldCall:
+        """Admit a call again when its input assets are found; only then it is one."""
+
+        async def find() -> None:
+            request.source = request.source.with_fields(await found)
+
+        held = HeldCall(left=lambda: self._left(request, head))
+        held.wait(
+            find(),
+            client,
+            serve=lambda: self._invoke(request, client, head, references),
+            withdraw=lambda: None,
+            refuse=lambda error: self._refuse(request, client, error, head, INVOCATION),
+        )
+        return held
 
     def _offer(
         self,
@@ -166,37 +252,184 @@ class Dispatcher:
         plan: CallPlan | None,
     ) -> RequestStream:
         """Begin an invocation unless there are too many calls."""
+        decision = self._admit(caller)
+        if decision is not None:
+            return self._hold(
+                request,
+                client,
+                head,
+                caller,
+                decision,
+                lambda: self._begin(request, client, head, caller, time.time_ns()),
+            )
+        return self._begin(request, client, head, caller, now_ns, plan)
+
+    def _detach(
+        self,
+        request: Request,
+        client: ResponseWriter,
+        head: CallHead,
+        caller: Caller,
+        now_ns: int,
+        terms: Terms,
+    ) -> RequestStream:
+        """Begin a detached call unless there are too many calls."""
+        detaching = self._detaching
+        detaching.check(request, head, caller, terms)
+        decision = self._admit(caller._replace(poll_s=MAX_POLL_S))
+        if decision is not None:
+            return self._hold(
+                request,
+                client,
+                head,
+                caller,
+                decision,
+                lambda: detaching.begin(request, client, head, caller, time.time_ns(), terms),
+            )
+        return detaching.begin(request, client, head, caller, now_ns, terms)
+
+    def _serve_keyed(
+        self,
+        request: Request,
+        client: ResponseWriter,
+        head: CallHead,
+        caller: Caller,
+        terms: Terms,
+        references: bytes,
+    ) -> RequestStream:
+        """Serve a call with an Idempotency-Key: begin it if it is the first."""
+        self._detaching.check(request, head, caller, terms)
+        access = None
+        if head.origin is not None or caller.version.page_policy is not None or head.is_linked:
+            access = self._cross_origin.of_call(caller.version, head)
+        limit = smaller_limit(self._context.max_body_bytes, caller.version.max_body_bytes)
+        call = KeyedRequest(request, client, head, caller, terms, access, limit, references)
+        ports = KeyedPorts(
+            lambda keyed: self._begin_keyed(call, keyed),
+            lambda error: self._refuse(request, client, error, head, INVOCATION),
+            lambda: self._left(request, head),
+        )
+        return self._keyed.serve(call, ports)
+
+    def _begin_keyed(self, call: KeyedRequest, keyed: KeyedCall) -> RequestStream:
+        """Begin a call that has claimed its key, unless there are too many."""
+        request, client, head, caller = call.request, call.client, call.head, call.caller
+
+        def begin() -> RequestStream:
+            return self._detaching.begin_keyed(
+                call, time.time_ns(), keyed, self._begin_once, self._keyed
+            )
+
+        decision = self._admit(caller)
+        if decision is None:
+            return begin()
+
+        def withdraw() -> None:
+            self._rates.withdraw(caller)
+            self._keyed.end_unbegun(keyed)
+
+        def refuse(error: GatewayError) -> None:
+            self._keyed.end_unbegun(keyed)
+            self._refuse(request, client, error, head, INVOCATION)
+
+        held = HeldCall(left=lambda: self._left(request, head))
+        held.wait(self._keyed.guarded(keyed, decision), client, begin, withdraw, refuse)
+        return held
+
+    def _admit(self, caller: Caller) -> Coroutine[None, None, None] | None:
+        """Return what decides whether a call is accepted, `None` if it is.
+
+        Raises `Overloaded` and `RateLimited`.
+        """
         try:
-            self._registry.lines.admit(caller.version.version_id, caller.poll_s)
+            bounds, wait_s = caller.bounds, caller.poll_s
+            if bounds is not None:
+                wait_s = bounds.wait_s(wait_s)
+            self._registry.lines.admit(caller.version.version_id, wait_s)
         except Overloaded:
             self._refusals.overloaded(caller.version)
             raise
-        if caller.version.rate_limit is not None:
-            decision = self._rates.admit(caller)
-            if decision is not None:
-                return self._hold(request, client, head, caller, decision)
-        return self._begin(request, client, head, caller, now_ns, plan)
+        return None if caller.version.rate_limit is None else self._rates.admit(caller)
 
-    def _hold(
+    def _hold(  # noqa: PLR0913 - what makes a call
         self,
         request: Request,
         client: ResponseWriter,
         head: CallHead,
         caller: Caller,
         decision: Coroutine[None, None, None],
+        serve: Callable[[], RequestStream],
+        route: str = "",
     ) -> HeldCall:
-        """Begin the invocation when ``decision`` returns; only then it is one."""
+        """Begin the invocation when ``decision`` returns; only then it is one.
+
+        ``route`` is that of a call over the polling routes.
+        """
+
+        def refuse(error: GatewayError) -> None:
+            if route:
+                self._refuse_polled(request, client, error, head, route)
+            else:
+                self._refuse(request, client, error, head, INVOCATION)
+
         held = HeldCall(left=lambda: self._left(request, head))
         held.wait(
             decision,
             client,
-            serve=lambda: self._begin(request, client, head, caller, time.time_ns()),
+            serve=serve,
             withdraw=lambda: self._rates.withdraw(caller),
-            refuse=lambda error: self._refuse(request, client, error, head, INVOCATION),
+            refuse=refuse,
         )
         return held
 
-    def _begin(
+    def _admit_polled(
+        self,
+        request: Request,
+        client: ResponseWriter,
+        head: CallHead,
+        route: str,
+        serve: Callable[[Caller], RequestStream],
+    ) -> RequestStream:
+        """Serve a call over the polling routes unless there are too many calls."""
+        caller = self._admission.admit(head, time.time())
+        if NVCF_WEBHOOK_URL in request.values:
+            raise BadRequest(_NO_WEBHOOK)
+        self._detaching.check(request, head, caller, Terms())
+        decision = self._admit(caller)
+        if decision is None:
+            return serve(caller)
+        return self._hold(request, client, head, caller, decision, lambda: serve(caller), route)
+
+    def _begin_polled(
+        self,
+        request: Request,
+        client: ProgressWriter,
+        head: CallHead,
+        caller: Caller,
+        now_ns: int,
+        more_fields: bytes,
+    ) -> Invocation:
+        def make(ticket: Ticket) -> Invocation:
+            return PolledInvocation(self._context, client, request, caller, ticket, more_fields)
+
+        return self._begin(request, client, head, caller, now_ns, make=make)
+
+    def _refuse_polled(
+        self,
+        request: Request,
+        client: ResponseWriter,
+        error: GatewayError,
+        head: CallHead,
+        route: str,
+    ) -> RequestStream:
+        """Refuse a request to the polling routes: pages may read why, as on the API's paths."""
+        access = self._cross_origin.of_endpoint(request)
+        error.headers = access.of_own_response(error.headers)
+        request_id = send_problem(_as_sent(request, head), client, error)
+        self._refusals.refused(request, error, request_id, route, head)
+        return IGNORED
+
+    def _begin(  # noqa: PLR0913 - what makes a call
         self,
         request: Request,
         client: ResponseWriter,
@@ -204,29 +437,62 @@ class Dispatcher:
         caller: Caller,
         now_ns: int,
         plan: CallPlan | None = None,
+        make: Callable[[Ticket], Invocation] | None = None,
     ) -> Invocation:
+        """Begin the invocation of an admitted call; ``make`` makes one that is not ordinary."""
         context = self._context
         take = self._random.take
         ticket = Ticket(request_id(take(), context.process), now_ns)
-        if request.protocol:
-            invocation: Invocation = WebSocketInvocation(context, client, request, caller, ticket)
+        if make is not None:
+            invocation = make(ticket)
+        elif request.protocol:
+            invocation = WebSocketInvocation(context, client, request, caller, ticket)
         else:
             invocation = Invocation(
                 context, client, request, caller, ticket, plan, is_grpc=head.is_grpc
             )
+        return self._open(invocation, request, head, caller)
+
+    def _begin_once(
+        self,
+        request: Request,
+        client: ResponseWriter,
+        head: CallHead,
+        caller: Caller,
+        ticket: Ticket,
+    ) -> OnceInvocation:
+        """Begin an invocation that has its request id already, and is run at most once."""
+        invocation = OnceInvocation(self._context, client, request, caller, ticket)
+        self._open(invocation, request, head, caller)
+        return invocation
+
+    def _open(
+        self, invocation: Invocation, request: Request, head: CallHead, caller: Caller
+    ) -> Invocation:
         if head.sent_target:
             invocation.target = head.sent_target
         if head.origin is not None or caller.version.page_policy is not None or head.is_linked:
             invocation.page_access = self._cross_origin.of_call(caller.version, head)
         self._registry.open(invocation)
         if request.body_bytes:
-            limit = smaller_limit(context.max_body_bytes, caller.version.max_body_bytes)
+            limit = smaller_limit(self._context.max_body_bytes, caller.version.max_body_bytes)
             if 0 < limit < request.body_bytes:
                 invocation.body_too_large(limit)
                 return invocation
         if not caller.version.capacity:
             self._registry.wake(caller.version.version_id)
         return invocation
+
+
+def _without_references(request: Request) -> Request:
+    """Return ``request`` without the header that names its input assets."""
+    changed = copy(request)
+    changed.headers = [
+        header for header in request.headers if header[0] != NVCF_INPUT_ASSET_REFERENCES
+    ]
+    changed.values = dict(changed.headers)
+    changed.known = None
+    return changed
 
 
 def _as_sent(request: Request, head: CallHead | None) -> Request:

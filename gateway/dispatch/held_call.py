@@ -1,10 +1,18 @@
 """A call that is not decided yet: what its client sends meanwhile waits here."""
 
 from collections.abc import Callable, Coroutine
+from typing import Protocol
 
 from gateway.errors import GatewayError
 from http1.stream import IGNORED, Headers, RequestStream, ResponseWriter
 from runtime.tasks import spawn
+
+
+class BodyReader(Protocol):
+    """Who wants to read a body without taking it."""
+
+    def add(self, data: bytes) -> None:
+        """The next bytes of the body."""
 
 
 class HeldCall:
@@ -79,6 +87,13 @@ class HeldCall:
             stream.first_part_end()
         if self._is_complete:
             stream.request_end()
+
+    def add_to(self, body: BodyReader) -> bool:
+        """Return whether the request is complete; only then ``body`` reads all of it."""
+        if self._is_complete:
+            for part in self._data:
+                body.add(part)
+        return self._is_complete
 
     def request_data(self, data: bytes) -> None:
         if self._stream is None:

@@ -71,6 +71,11 @@ class Lines:
         own = self._queue.own_line(version_id, line.delivered)
         return line.retry_after_s(poll_s, own, self._clock())
 
+    def eta_s(self, version_id: str, position: int) -> int | None:
+        """Return in how many seconds a waiting call will be leased, `None` if it is not known."""
+        line = self._lines.get(version_id)
+        return None if line is None else line.eta_s(position, self._clock())
+
     def tick(self) -> None:
         """Measure what is due and forget what is not called any more; a few times per second."""
         now = self._clock()

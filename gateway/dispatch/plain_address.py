@@ -25,6 +25,7 @@ from gateway.errors import (
     UnsupportedMediaType,
 )
 from gateway.invocation.upload import smaller_limit
+from gateway.requests.exchanges import REQUESTS_PATH
 from gateway.routing.admission import Authenticate
 from gateway.routing.call_head import (
     TOKEN_PARAMETER,
@@ -48,7 +49,11 @@ _OWN = (
     b"/v1/introspect/",
     b"/v1/keys/",
     b"/v2/nvcf/",
+    b"/v2/objects/",
+    b"/v2/org/",
     b"/v2/orgs/",
+    b"/v2/users/me/",
+    REQUESTS_PATH,
     b"/v3/",
 )
 """Paths of the gateway and its API, with what is below them, also for a credential that is good

@@ -22,7 +22,9 @@ from runtime.ids import new_uuid
 INVOCATION = "TLB"
 API = "API"
 EDGE = "EDGE"
-"""Endpoints in metrics: a function, the REST API, and what is not a valid request."""
+REQUESTS = "REQUESTS"
+"""Endpoints in metrics: a function, the REST API, what is not a valid request, and the routes of
+detached calls."""
 
 KeyIdOf = Callable[[bytes | None, float], str]
 """Returns the key id of an Authorization value at a Unix time, empty if there is none."""
@@ -74,6 +76,10 @@ class Refusals:
         """Count the response to a preflight for a function: no call, and no refusal."""
         self._metrics.record_refusal(request.method, status, INVOCATION)
 
+    def request_served(self, request: Request, status: int) -> None:
+        """Count a response of the routes of detached calls."""
+        self._metrics.record_refusal(request.method, status, REQUESTS)
+
     def overloaded(self, version: FunctionVersion) -> None:
         """Record that a call is refused because too many others wait."""
         self._metrics.record_overload(version)
@@ -84,6 +90,10 @@ class Refusals:
         self._metrics.record_refusal(request.method, status, API, reason)
         if reason in _LOGGED and self._access is not None and self._access.takes_refusal(reason):
             self._write(request, status, reason, request_id)
+
+    def polled(self, request: Request, status: int, route: str) -> None:
+        """Count a response of NVCF's polling routes."""
+        self._metrics.record_refusal(request.method, status, route)
 
     def invalid(self, error: HttpError, target: bytes, peer: str, request_id: str) -> None:
         """Record the response to what is not a valid request; a `http1` ``OnError``."""

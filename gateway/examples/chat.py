@@ -4,9 +4,9 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel
 
@@ -42,8 +42,11 @@ async def models() -> JSONResponse:
 
 
 @router.post("/v1/chat/completions")
-async def completions(request: ChatRequest) -> Response:
-    """Repeat the last message, with one word per token."""
+async def completions(
+    request: ChatRequest, delay_ms: Annotated[float, Query(ge=0)] = 0
+) -> Response:
+    """Repeat the last message after ``delay_ms``, with one word per token."""
+    await asyncio.sleep(delay_ms / 1e3)
     tokens = [
         f"{word} " for word in (request.messages[-1].content if request.messages else "").split()
     ]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
+from gateway.invocation.bounds import PhaseBounds
 from gateway.invocation.collection import UploadSpace
 from http1.stream import ResponseWriter
 from queueing.interface import FunctionQueue
@@ -104,11 +105,26 @@ class LiveInvocations(Protocol):
     def issue_request_token(self, request_id: str) -> str:
         """Return a new token with which workers may fetch the rest of the request body."""
 
+    def issue_poll_token(self, request_id: str) -> str:
+        """Return a new token for the worker that is asked for the response to a polled call."""
+
+    def poll_worker(self, request_id: str, number: int, envelope: bytes) -> None:
+        """Ask the worker that has the request for its response, by ``envelope``.
+
+        If none takes it, `poll_failed` is called with ``number``, never before this returns.
+        """
+
     def renew_response_token(self, request_id: str) -> None:
         """Accept the response token once more: the POST that used it broke before its head."""
 
     def moved_earlier(self, request_id: str) -> None:
         """The invocation's deadline is earlier than it was."""
+
+    def bounded(self, bounds: PhaseBounds) -> None:
+        """``bounds.ends_at`` has moved: call the invocation's ``bound_passed`` then."""
+
+    def wait_over(self, request_id: str) -> None:
+        """Find out whether a worker has a queued call, and report `lease_known` soon."""
 
     def expired(self, request_id: str) -> None:
         """Withdraw the request, accept no worker for it, and report `position_known` soon."""

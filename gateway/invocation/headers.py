@@ -10,11 +10,15 @@ from wire.headers import (
     LOCATIONS,
     NVCF_ALLOW_RERUN,
     NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY,
+    NVCF_INPUT_ASSET_REFERENCES,
     NVCF_INVOCATION_REGION,
     NVCF_PASS_INTERIM,
+    NVCF_POLL_SECONDS,
+    NVCF_POLLED,
     NVCF_REQID,
     NVCF_STATUS,
     NVCF_UPGRADED,
+    ONCE,
     TRACEPARENT,
     X_ACCEL_BUFFERING,
     X_REQUEST_ID,
@@ -26,9 +30,12 @@ from wire.source import Source
 
 _PLATFORM_HEADERS = frozenset({NVCF_REQID, NVCF_STATUS, NVCF_UPGRADED})
 _PASS_THROUGH = (NVCF_FEATURE_DISABLE_WORKER_COMPATIBILITY, b"true")
+_NOT_POLLED = (NVCF_POLLED, b"false")
 _NO_RERUN = (NVCF_ALLOW_RERUN, b"false")
 NEVER_AGAIN = encode_headers([(NVCF_ALLOW_RERUN, b"never")])
 """Field of an envelope: the request was sent to an inference server before it was published."""
+RUN_ONCE = encode_headers([ONCE])
+"""Last field of an envelope: no worker runs the request before its gateway says so."""
 _PASS_INTERIM = (NVCF_PASS_INTERIM, b"true")
 _UNBUFFERED = (X_ACCEL_BUFFERING, b"no")
 _TEXT = (b"t", b"T")
@@ -50,10 +57,28 @@ def request_headers(
     kept = forwardable(headers, INVOCATION_DROPS)
     kept.append((NVCF_INVOCATION_REGION, region))
     kept.append(_PASS_THROUGH)
+    kept.append(_NOT_POLLED)
     if not allows_rerun:
         kept.append(_NO_RERUN)
     if passes_interim:
         kept.append(_PASS_INTERIM)
+    return kept
+
+
+def polled_headers(headers: Headers, region: bytes, poll_s: int, *, allows_rerun: bool) -> Headers:
+    """Return the headers for the envelope of a call over NVCF's polling routes.
+
+    Unlike `request_headers`, the worker is not told to pass the response as it is, unless the
+    client itself says so, and the window is ``poll_s``.
+    """
+    drops = INVOCATION_DROPS | {NVCF_POLL_SECONDS, NVCF_INPUT_ASSET_REFERENCES}
+    kept = forwardable(headers, drops)
+    kept.append((NVCF_INVOCATION_REGION, region))
+    kept.append((NVCF_POLL_SECONDS, b"%d" % poll_s))
+    if _PASS_THROUGH in headers:
+        kept.append(_PASS_THROUGH)
+    if not allows_rerun:
+        kept.append(_NO_RERUN)
     return kept
 
 
@@ -67,7 +92,7 @@ def correlation_of(request: Request) -> tuple[bytes, bytes]:
 def source_headers(source: Source) -> bytes:
     """Return the headers that tell the inference server about the client, encoded once."""
     if not source.encoded:
-        source.encoded = encode_headers(list(source.headers))
+        source.encoded = encode_headers(list(source.headers)) + source.fields
     return source.encoded
 
 

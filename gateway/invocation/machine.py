@@ -21,6 +21,7 @@ from gateway.errors import (
     grpc_error_for,
     problem_for,
 )
+from gateway.invocation.bounds import PhaseBounds
 from gateway.invocation.context import CallChannel, Context, Ticket, WorkerGet, WorkerPost
 from gateway.invocation.headers import (
     NEVER_AGAIN,
@@ -53,7 +54,12 @@ from http1.stream import NO_TRAILERS, EncodedHead, Headers, Request, ResponseWri
 from queueing.interface import QueueError, QueueFull, RunDecision
 from wire.envelope import EnvelopeError, encode_call_head, encode_envelope
 from wire.grpc import DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE, encode_error
-from wire.headers import NVCF_POLL_SECONDS, NVCF_QUEUE_POSITION, forwardable_interim
+from wire.headers import (
+    NVCF_POLL_SECONDS,
+    NVCF_QUEUE_POSITION,
+    NVCF_RUN_SECONDS,
+    forwardable_interim,
+)
 from wire.http1 import BODILESS_STATUSES, InnerHead
 from wire.problem import instance_of
 
@@ -63,6 +69,7 @@ _BROKEN = {
     Outcome.WORKER_LOST: (UNAVAILABLE, "The worker was lost while it responded"),
     Outcome.DRAINED: (UNAVAILABLE, "The gateway process is stopping"),
     Outcome.TOO_LONG: (DEADLINE_EXCEEDED, "The call has lasted for as long as a call may"),
+    Outcome.RUN_TIMEOUT: (DEADLINE_EXCEEDED, "The call has run for as long as it allows"),
     Outcome.BAD_REQUEST: (RESOURCE_EXHAUSTED, "The body is too large"),
 }
 """What a gRPC client is told at the end of a response that breaks off."""
@@ -103,13 +110,15 @@ class Invocation:
     invokes what, ``target`` is the path and query as the client sent them: those of the request,
     unless it is set before the first event. ``source`` is the client, whose address is
     ``source.address``. ``page_access`` is set before the first event if a web page makes the call,
-    or may.
+    or may. ``bounds`` are those of its ``Cancel-After``, if it has one: times besides the poll
+    window, with events of their own.
 
     For the access line: ``is_direct``: a worker got the call over a channel, and not from the
     queue. ``deliveries`` is how often the request was delivered, as far as workers have told.
     ``instance`` is the id of the instance that has the call or attached last, empty if not known.
     ``completion`` is the outcome if the response comes to its end: not ANSWERED if the worker says
-    that it is a problem document of its own. ``trace`` and ``caller_request_id`` are the client's
+    that it is a problem document of its own. ``detached`` is how the call outlives its connection,
+    empty if it does not. ``trace`` and ``caller_request_id`` are the client's
     ``traceparent`` and ``x-request-id``, known once the call is offered or over.
     """
 
@@ -130,11 +139,13 @@ class Invocation:
         "_upload",
         "_was_dropped",
         "attached_at",
+        "bounds",
         "caller",
         "caller_request_id",
         "completion",
         "deadline",
         "deliveries",
+        "detached",
         "due_at",
         "has_waited_for_client",
         "head_at",
@@ -203,7 +214,7 @@ class Invocation:
         self.source = request.source
         self.trace = self.caller_request_id = self.instance = b""
         self.request_id, self._requested_at_ns = ticket
-        self.response_token = ""
+        self.response_token = self.detached = ""
         self.request_token: str | None = None
         self.state = RECEIVING
         self.outcome: Outcome | None = None
@@ -216,6 +227,8 @@ class Invocation:
         self.worker_s = -1.0
         self.has_waited_for_client = False
         self.response_bytes = 0
+        bounds = caller.bounds
+        self.bounds = None if bounds is None else PhaseBounds(bounds, self.request_id)
         self.deadline = head_deadline(request.received_at, caller.poll_s)
         self.due_at: float | None = None
         self.slot = -1
@@ -293,12 +306,16 @@ class Invocation:
 
     def request_broken(self) -> None:
         """The client left, or its connection broke."""
+        self.cancelled(Outcome.CLIENT_GONE)
+
+    def cancelled(self, outcome: Outcome = Outcome.CANCELLED) -> None:
+        """Nobody wants the response of a detached call any more, or it cannot be kept."""
         if self.state is DONE:
             return
         if self.head_at == 0.0:
             self.status = CLIENT_GONE_STATUS
         self._withdraw()
-        self._finish(Outcome.CLIENT_GONE)
+        self._finish(outcome)
 
     def pause_writing(self) -> None:
         """The client reads slower than the worker writes."""
@@ -331,6 +348,9 @@ class Invocation:
         has_rest = upload.has_rest()
         if has_rest:
             self._client.pause_reading()
+        if self.bounds is not None:
+            self.bounds.offered(self.offered_at)
+            context.registry.bounded(self.bounds)
         if not self._send(head, first_part, has_rest=has_rest):
             self._enqueue(head, first_part, has_rest=has_rest)
 
@@ -367,6 +387,8 @@ class Invocation:
             # The window is that of its deadline.
             headers = [header for header in headers if header[0] != NVCF_POLL_SECONDS]
             headers.append((NVCF_POLL_SECONDS, b"%d" % caller.poll_s))
+        if self.bounds is not None and self.bounds.run_s is not None:
+            headers.append((NVCF_RUN_SECONDS, b"%d" % self.bounds.run_s))
         return headers
 
     def _send(self, head: bytes, first_part: bytes, *, has_rest: bool) -> bool:
@@ -388,6 +410,7 @@ class Invocation:
         self.is_direct = True
         self._channel, self._sent = channel, (channel.sent, head, first_part, has_rest)
         self.instance = channel.instance
+        self._runs_since_now()
         return True
 
     def _enqueue(self, head: bytes, first_part: bytes, *, has_rest: bool) -> None:
@@ -499,6 +522,7 @@ class Invocation:
         if self._upload.is_lost():
             self._fail_without_rest()
         else:
+            self._waits_again()
             self._enqueue(head, first_part, has_rest=self._upload.has_rest())
 
     def responded(  # noqa: PLR0913 - what a channel brings of one response
@@ -681,6 +705,9 @@ class Invocation:
         self.instance = instance
         if not self._deliveries:
             self.deliveries += 1
+        if self.bounds is not None and not self.is_direct:
+            self.bounds.runs(now - max(worker_s, 0.0))
+            self._context.registry.bounded(self.bounds)
 
     def response_interim(self, status: int, headers: Headers) -> None:
         """The worker sends an interim response (1xx), which is no response head.
@@ -797,6 +824,7 @@ class Invocation:
                 self._fail_without_rest()
             else:
                 self.state = QUEUED
+                self._waits_again()
                 self._context.registry.renew_response_token(self.request_id)
         elif self.state is STREAMING:
             self._post = None
@@ -816,6 +844,11 @@ class Invocation:
             post.refuse(status, detail)
         self._withdraw()
         self._fail(WorkerLost(f"The worker's response is invalid: {detail}"), Outcome.WORKER_LOST)
+
+    # A worker that is asked for the response to a polled call
+
+    def poll_failed(self, number: int) -> None:
+        """No worker took question ``number``. Only polled calls ask."""
 
     # Time and the process
 
@@ -846,6 +879,52 @@ class Invocation:
             # Set only now, because most invocations are over before their first deadline.
             self.deadline = latest
 
+    def bound_passed(self, now: float) -> None:
+        """The time that ``Cancel-After`` allows for the phase, or for the whole call, is over."""
+        bounds = self.bounds
+        if bounds is None or self.state in {DONE, EXPIRED, RECEIVING} or now < bounds.ends_at:
+            return
+        if self.state is QUEUED and not bounds.is_running:
+            if bounds.is_whole_over(now):
+                bounds.has_ended = True
+                self._expire()
+            else:
+                # A worker may have it.
+                self._context.registry.wait_over(self.request_id)
+        elif self.head_at:
+            self._break(Outcome.RUN_TIMEOUT)
+        else:
+            self._withdraw()
+            self._fail(bounds.run_error(now), Outcome.RUN_TIMEOUT)
+
+    def lease_known(self, position: int | None, now: float) -> None:
+        """A queued call whose wait is over has this position; `None`: that is not known."""
+        bounds = self.bounds
+        if bounds is None or self.state is not QUEUED or now < bounds.ends_at:
+            return
+        if position:
+            bounds.has_ended = True
+            self._expire()
+            return
+        if position is None:
+            bounds.is_unknown(now)
+        else:
+            # Its worker knows since when, and ends it.
+            bounds.runs(now)
+        self._context.registry.bounded(bounds)
+
+    def _waits_again(self) -> None:
+        """The worker that had the call does not complete it."""
+        if self.bounds is not None:
+            self.bounds.waits(self._context.clock())
+            self._context.registry.bounded(self.bounds)
+
+    def _runs_since_now(self) -> None:
+        """A worker gets the call at this moment."""
+        if self.bounds is not None:
+            self.bounds.runs(self._context.clock())
+            self._context.registry.bounded(self.bounds)
+
     def _expire(self) -> None:
         self.state = EXPIRED
         self._context.registry.expired(self.request_id)
@@ -857,11 +936,24 @@ class Invocation:
     def position_known(self, position: int | None, retry_after_s: int) -> None:
         """The request, now withdrawn, had this position; 0: a worker has it, None: not known."""
         if self.state is EXPIRED:
+            if self.bounds is not None and self.bounds.has_ended:
+                self._fail_bounded(self.bounds, position, retry_after_s)
+                return
             where = _TOO_LATE if self._was_dropped else _where(position)
             error = PollTimeout.of(self.caller.poll_s, where, retry_after_s)
             if position:
                 error.headers.append((NVCF_QUEUE_POSITION, b"%d" % position))
             self._fail(error, Outcome.POLL_TIMEOUT)
+
+    def _fail_bounded(self, bounds: PhaseBounds, position: int | None, retry_after_s: int) -> None:
+        """Fail because the wait, or the call as a whole, took as long as its client allows."""
+        if position == 0 and bounds.is_whole_over(bounds.ends_at):
+            self._fail(bounds.run_error(bounds.ends_at), Outcome.RUN_TIMEOUT)
+            return
+        error = bounds.queue_error(retry_after_s)
+        if position:
+            error.headers.append((NVCF_QUEUE_POSITION, b"%d" % position))
+        self._fail(error, Outcome.QUEUE_TIMEOUT)
 
     def shut_down(self) -> None:
         """The process stops: its drain is over."""

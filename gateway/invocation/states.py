@@ -3,7 +3,9 @@
 RECEIVING   the client's request is arriving and is collected; no other process knows of it
 SENT        a worker has it, over the channel on which it told of a free slot
 QUEUED      the envelope is published; a worker may lease it at any time
-EXPIRED     the poll window has ended in QUEUED: withdrawn; 504 follows with the position it had
+EXPIRED     the poll window, or what the client allows for the wait, has ended in QUEUED:
+             withdrawn; 504 follows with the position it had
+PENDING     a worker has responded 202 to a polled call, or will be asked again for its response
 ATTACHED    a worker's POST is open; its response head is not complete
 STREAMING   the client has the response head; body bytes follow
 ENDING      the worker has sent the whole response; the client has not read all of it
@@ -18,6 +20,11 @@ client, and the queue delivers the request to another worker. If a worker has fe
 body that was not collected as a whole this is impossible, so the client gets 502. A break in
 STREAMING breaks the client's connection: a truncated response must not look complete. Interim
 responses are passed on in ATTACHED and change nothing: they are no part of the response.
+
+Only polled calls (`gateway.invocation.polled`) are ever in PENDING. There a 202 is no response, but
+says how far the call has come. Its body is taken first, if it has one; then the worker is asked for
+the response, which it sends by another POST: a 202 once more, or the response that the client gets.
+Nothing is run again after the first 202.
 
 504 means that no response head came within the poll window: see `head_deadline`. It counts from
 QUEUED on, except while a worker waits for what the client sends of its body. A request that waits
@@ -41,13 +48,14 @@ class State(IntEnum):
     SENT = 2
     QUEUED = 3
     EXPIRED = 4
-    ATTACHED = 5
-    STREAMING = 6
-    ENDING = 7
-    DONE = 8
+    PENDING = 5
+    ATTACHED = 6
+    STREAMING = 7
+    ENDING = 8
+    DONE = 9
 
 
-RECEIVING, SENT, QUEUED, EXPIRED, ATTACHED, STREAMING, ENDING, DONE = State
+RECEIVING, SENT, QUEUED, EXPIRED, PENDING, ATTACHED, STREAMING, ENDING, DONE = State
 
 
 class Event(Enum):
@@ -59,6 +67,7 @@ class Event(Enum):
     FIRST_PART_END = "first_part_end"
     REQUEST_END = "request_end"
     REQUEST_BROKEN = "request_broken"
+    CANCELLED = "cancelled"
     PAUSE_WRITING = "pause_writing"
     RESUME_WRITING = "resume_writing"
     # The file that takes a long body while it is collected
@@ -88,8 +97,12 @@ class Event(Enum):
     RESPONSE_END = "response_end"
     RESPONSE_BROKEN = "response_broken"
     RESPONSE_INVALID = "response_invalid"
+    # A worker that is asked for the response to a polled call
+    POLL_FAILED = "poll_failed"
     # Time and the process
     DEADLINE_PASSED = "deadline_passed"
+    BOUND_PASSED = "bound_passed"
+    LEASE_KNOWN = "lease_known"
     POSITION_KNOWN = "position_known"
     SHUT_DOWN = "shut_down"
 
@@ -124,54 +137,68 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     # A body of unknown length may become too large in every state.
     **{
         (s, Event.REQUEST_DATA): frozenset({s, DONE})
-        for s in (SENT, QUEUED, EXPIRED, ATTACHED, STREAMING)
+        for s in (SENT, QUEUED, EXPIRED, PENDING, ATTACHED, STREAMING)
     },
     (RECEIVING, Event.FIRST_PART_END): frozenset({RECEIVING, SENT, QUEUED, DONE}),
     (RECEIVING, Event.REQUEST_END): frozenset({RECEIVING, SENT, QUEUED, DONE}),
     **{(state, Event.REQUEST_BROKEN): frozenset({DONE}) for state in State},
+    **{(state, Event.CANCELLED): frozenset({DONE}) for state in State},
     (ENDING, Event.RESUME_WRITING): frozenset({DONE}),
     (RECEIVING, Event.SPOOL_WRITTEN): frozenset({RECEIVING, SENT, QUEUED, DONE}),
     # The queue. It may be gone, because its version was undeployed, before the request is whole.
     **{(state, Event.PUBLISH_FAILED): frozenset({DONE}) for state in (RECEIVING, SENT, QUEUED)},
-    (QUEUED, Event.UNDELIVERABLE): frozenset({DONE}),
+    **{(state, Event.UNDELIVERABLE): frozenset({DONE}) for state in (QUEUED, PENDING)},
     # A channel. A call is handed back to the queue, unless its runs, or its body, are used up.
     (SENT, Event.HANDED_BACK): frozenset({QUEUED, DONE}),
-    **{(s, Event.RESPONDED): frozenset({ENDING, DONE}) for s in (SENT, QUEUED)},
-    # A worker that got it again. In QUEUED its runs, or the rest of its body, may be used up.
+    **{(s, Event.RESPONDED): frozenset({PENDING, ENDING, DONE}) for s in (SENT, QUEUED, PENDING)},
+    # A worker that got it again. In QUEUED its runs, or the rest of its body, may be used up. In
+    # PENDING the worker that had it is lost, unless it asks itself.
     (QUEUED, Event.RUN_REQUESTED): frozenset({QUEUED, DONE}),
+    (PENDING, Event.RUN_REQUESTED): frozenset({PENDING, DONE}),
     (SENT, Event.DROPPED_LATE): frozenset({EXPIRED}),
     (QUEUED, Event.DROPPED_LATE): frozenset({QUEUED, EXPIRED}),
     # The worker's GET. A second one in QUEUED proves that the worker which made the first is lost.
     (SENT, Event.REST_REQUESTED): frozenset({SENT}),
     (QUEUED, Event.REST_REQUESTED): frozenset({QUEUED, DONE}),
     (EXPIRED, Event.REST_REQUESTED): frozenset({EXPIRED}),
+    (PENDING, Event.REST_REQUESTED): frozenset({PENDING}),
     (ATTACHED, Event.REST_REQUESTED): frozenset({ATTACHED}),
     (STREAMING, Event.REST_REQUESTED): frozenset({STREAMING}),
     (ENDING, Event.REST_REQUESTED): frozenset({ENDING}),
     # The worker's POST. In DONE: the client's connection broke while data was written to it.
-    **{(s, Event.ATTACHED): frozenset({ATTACHED}) for s in (SENT, QUEUED)},
+    **{(s, Event.ATTACHED): frozenset({ATTACHED}) for s in (SENT, QUEUED, PENDING)},
     (ATTACHED, Event.RESPONSE_INTERIM): frozenset({ATTACHED}),
     (DONE, Event.RESPONSE_INTERIM): frozenset({DONE}),
-    (ATTACHED, Event.RESPONSE_HEAD): frozenset({STREAMING}),
+    (ATTACHED, Event.RESPONSE_HEAD): frozenset({STREAMING, PENDING}),
     (ATTACHED, Event.RESPONSE_INVALID): frozenset({DONE}),
+    (PENDING, Event.RESPONSE_DATA): frozenset({PENDING}),
+    (PENDING, Event.RESPONSE_CHUNK): frozenset({PENDING}),
+    (PENDING, Event.RESPONSE_END): frozenset({PENDING}),
+    (PENDING, Event.RESPONSE_BROKEN): frozenset({PENDING}),
     (STREAMING, Event.RESPONSE_DATA): frozenset({STREAMING}),
     (DONE, Event.RESPONSE_DATA): frozenset({DONE}),
     (STREAMING, Event.RESPONSE_CHUNK): frozenset({STREAMING}),
     (DONE, Event.RESPONSE_CHUNK): frozenset({DONE}),
     (STREAMING, Event.RESPONSE_END): frozenset({ENDING, DONE}),
     (DONE, Event.RESPONSE_END): frozenset({DONE}),
-    (ATTACHED, Event.RESPONSE_BROKEN): frozenset({SENT, QUEUED, DONE}),
+    (ATTACHED, Event.RESPONSE_BROKEN): frozenset({SENT, QUEUED, PENDING, DONE}),
     (STREAMING, Event.RESPONSE_BROKEN): frozenset({DONE}),
     (ENDING, Event.RESPONSE_BROKEN): frozenset({ENDING}),
     (DONE, Event.RESPONSE_BROKEN): frozenset({DONE}),
+    (PENDING, Event.POLL_FAILED): frozenset({PENDING, DONE}),
     # Time and the process. After the response head the deadline moves from the poll window's end
     # to the end of `MAX_INVOCATION_S`, so the first deadline of a stream changes nothing else.
     # It also moves while a body flows.
     **{
         (s, Event.DEADLINE_PASSED): frozenset({s, DONE})
-        for s in (RECEIVING, SENT, ATTACHED, STREAMING, ENDING)
+        for s in (RECEIVING, SENT, PENDING, ATTACHED, STREAMING, ENDING)
     },
     (QUEUED, Event.DEADLINE_PASSED): frozenset({QUEUED, EXPIRED, DONE}),
+    # The end of what the client's Cancel-After allows. In QUEUED a worker may have the call, which
+    # the queue is asked before it is withdrawn.
+    **{(s, Event.BOUND_PASSED): frozenset({s, DONE}) for s in (SENT, ATTACHED, STREAMING, ENDING)},
+    (QUEUED, Event.BOUND_PASSED): frozenset({QUEUED, EXPIRED, DONE}),
+    (QUEUED, Event.LEASE_KNOWN): frozenset({QUEUED, EXPIRED}),
     (EXPIRED, Event.POSITION_KNOWN): frozenset({DONE}),
     **{(state, Event.SHUT_DOWN): frozenset({DONE}) for state in State},
 }
@@ -197,12 +224,20 @@ class Outcome(Enum):
     """The client got the function's whole response, whatever its status."""
     CLIENT_GONE = "client_gone"
     """The client left before that. Counted as status 499 if it left before the response head."""
+    CANCELLED = "cancelled"
+    """A detached call was cancelled before that. Counted as 499 like the last one."""
+    NOT_RECORDED = "not_recorded"
+    """The response of a detached call was too large to be kept, or the disk failed."""
     BAD_REQUEST = "bad_request"
     """The request does not fit into an envelope, or its body is too large."""
     QUEUE_FULL = "queue_full"
     QUEUE_UNAVAILABLE = "queue_unavailable"
     POLL_TIMEOUT = "poll_timeout"
     """No response head came within the poll window: 504."""
+    QUEUE_TIMEOUT = "queue_timeout"
+    """No worker began with the call within the time that its ``Cancel-After`` allows: 504."""
+    RUN_TIMEOUT = "run_timeout"
+    """It ran for as long as its ``Cancel-After`` allows: 504, or a response that breaks off."""
     INFERENCE_LOST = "inference_lost"
     """The client got the worker's problem document: the inference server could not be reached, or
     broke off before its response head, as one that dies does."""

@@ -1,7 +1,7 @@
 """Admission of an invocation: authenticate, read the poll window, route.
 
 The order of the checks decides what an unauthorised caller learns (`docs/wire.md` §2.1): credential
-(401), poll window (400), then those of `gateway.routing.router`.
+(401), poll window and ``Cancel-After`` (400), then those of `gateway.routing.router`.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from gateway.domain.principal import API_KEY, INVOCATION_TOKEN, Principal
 from gateway.domain.readmodel import ReadModel
 from gateway.errors import GatewayError, Unauthenticated
 from gateway.routing.call_head import CallHead, poll_seconds
+from gateway.routing.cancel_after import CallBounds, cancel_after
 from gateway.routing.references import FunctionNames
 from gateway.routing.router import Router
 from wire.deadlines import DEFAULT_POLL_S
@@ -23,6 +24,7 @@ Authenticate = Callable[[bytes | None, float], Principal]
 class Caller(NamedTuple):
     """Who invokes what, and how many seconds they wait for the response head.
 
+    ``bounds`` are those of its ``Cancel-After``, if it has one.
     ``key_digest`` and ``key_id`` as for `gateway.domain.principal.Principal`. ``is_key``: the
     credential is the API key itself.
     """
@@ -34,6 +36,7 @@ class Caller(NamedTuple):
     key_digest: bytes = b""
     key_id: str = ""
     is_key: bool = False
+    bounds: CallBounds | None = None
 
 
 class CallPlan:
@@ -90,6 +93,7 @@ class Admission:
             raise Unauthenticated
         poll = head.poll_seconds
         poll_s = DEFAULT_POLL_S if poll is None else poll_seconds(poll)
+        bounds = None if head.cancel_after is None else cancel_after(head.cancel_after)
         version = self._router.pick(head.function_id, head.version_id, principal)
         return Caller(
             version,
@@ -99,6 +103,7 @@ class Admission:
             principal.key_digest,
             principal.key_id,
             principal.kind == API_KEY,
+            bounds,
         )
 
     def plan(self, head: CallHead, caller: Caller) -> "CallPlan | None":

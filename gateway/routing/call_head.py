@@ -17,6 +17,7 @@ from wire.deadlines import MAX_POLL_S
 from wire.grpc import TIMEOUT, is_grpc, window_s
 from wire.headers import (
     AUTHORIZATION,
+    CANCEL_AFTER,
     CONTENT_TYPE,
     FUNCTION_ID,
     FUNCTION_VERSION_ID,
@@ -28,7 +29,16 @@ from wire.ids import parse_uuid
 
 TOKEN_PARAMETER = b"nvcf-token="
 """The query parameter for an invocation token, with its equals sign."""
-_READ = frozenset({AUTHORIZATION, FUNCTION_ID, FUNCTION_VERSION_ID, NVCF_POLL_SECONDS, ORIGIN})
+_READ = frozenset(
+    {
+        AUTHORIZATION,
+        CANCEL_AFTER,
+        FUNCTION_ID,
+        FUNCTION_VERSION_ID,
+        NVCF_POLL_SECONDS,
+        ORIGIN,
+    }
+)
 _MAX_HOSTS = 4096
 """How many parsed host names are cached; a full cache is cleared."""
 
@@ -50,6 +60,7 @@ class CallHead(NamedTuple):
     is_linked: bool = False
     sent_target: bytes = b""
     is_grpc: bool = False
+    cancel_after: bytes | None = None
 
 
 def plain_head(request: Request) -> CallHead:
@@ -59,7 +70,14 @@ def plain_head(request: Request) -> CallHead:
     `calling` adds what the request turns out to call.
     """
     get = _values(request).get
-    return CallHead("", None, get(AUTHORIZATION), get(NVCF_POLL_SECONDS), get(ORIGIN))
+    return CallHead(
+        "",
+        None,
+        get(AUTHORIZATION),
+        get(NVCF_POLL_SECONDS),
+        get(ORIGIN),
+        cancel_after=get(CANCEL_AFTER),
+    )
 
 
 def call_head_reader(suffix: bytes) -> Callable[[Request], CallHead | None]:
@@ -104,6 +122,7 @@ def call_head_reader(suffix: bytes) -> Callable[[Request], CallHead | None]:
             get(AUTHORIZATION),
             get(NVCF_POLL_SECONDS),
             get(ORIGIN),
+            cancel_after=get(CANCEL_AFTER),
         )
         return _grpc_head(head, get(TIMEOUT)) if speaks_grpc(request) else head
 

@@ -193,6 +193,14 @@ class Line:
         """Return when there will be room for such a call, as `retry_after_s`."""
         return retry_after_s(self.excess_s(poll_s, own, now))
 
+    def eta_s(self, position: int, now: float) -> int | None:
+        """Return in how many seconds the call at ``position`` will be leased, if that is known."""
+        state = self._state
+        if state is None or now - self._at > STALE_S:
+            return None
+        pace = self._pace(state)
+        return None if not pace else ceil(min(position / pace, MAX_RETRY_AFTER_S))
+
     def _memory_s(self) -> float:
         """Return the time constant with which leases and time are forgotten.
 

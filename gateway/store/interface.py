@@ -1,4 +1,4 @@
-"""What differs between the backends of the store: feeds, shared numbers, and the errors' meaning.
+"""What differs between the backends of the store: feeds, shared numbers and claims.
 
 `gateway.store.records.Store` is the whole interface of a backend; `gateway.store.open` chooses one.
 """
@@ -49,6 +49,27 @@ class SharedNumbers(Protocol):
         Raises `gateway.errors.Conflict` if another process has written in between, or the document
         is lost.
         """
+
+
+class ClaimStore(Protocol):
+    """Short documents by which one of several callers gets what all want; kept for a fixed time.
+
+    They are as durable as records, and as many as an account may have at a time: a further one is
+    refused, and none is forgotten before its time. Names consist of letters, digits, ``-`` and
+    ``_``. Every method may raise `gateway.errors.StoreUnavailable`: then a write may have happened.
+    """
+
+    async def make(self, account: str, name: str, document: bytes) -> int:
+        """Write a document that does not exist; return its revision.
+
+        Raises `gateway.errors.Conflict` if it exists, and `gateway.errors.TooManyKeys`.
+        """
+
+    async def read(self, account: str, name: str) -> tuple[bytes, int] | None:
+        """Return a document and its revision; `None` if there is none."""
+
+    async def release(self, account: str, name: str, revision: int) -> None:
+        """Let the name be claimed anew, unless its document has another revision."""
 
 
 MAX_SHARED_NAMES = 100_000

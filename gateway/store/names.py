@@ -6,6 +6,7 @@ digests, and only the owner's workers get secrets.
 """
 
 import re
+from hashlib import sha256
 from typing import NamedTuple
 
 from gateway.domain.model import (
@@ -37,12 +38,14 @@ ACCOUNTS = "accounts"
 SECRETS = "secrets"
 """``secrets.<functionId>.<versionId>``, encrypted."""
 META = "meta"
-"""Not records: the leader's lease, the bootstrap digest, public signing keys, and reservations of
-functions that are being registered."""
+"""Not records: the leader's lease, the bootstrap digest, public signing keys, secrets of webhooks,
+and reservations of functions that are being registered."""
+WEBHOOKS = "webhooks"
+"""Not records: webhooks that are to be delivered, by request id (`gateway.webhooks.records`)."""
 RESERVED = "reserved."
 """Prefix of the names of reservations in `META`."""
 
-BUCKETS = (FUNCTIONS, KEYS, DETAILS, INSTANCES, ACCOUNTS, SECRETS, META)
+BUCKETS = (FUNCTIONS, KEYS, DETAILS, INSTANCES, ACCOUNTS, SECRETS, META, WEBHOOKS)
 IN_MEMORY = frozenset({INSTANCES})
 ROUTING = (FUNCTIONS, KEYS, ACCOUNTS)
 """Followed by every gateway process."""
@@ -85,6 +88,13 @@ def location_of(key: RecordKey) -> Location:  # noqa: PLR0911 - one line per kin
 def reserved_name(account: str) -> str:
     """Return the name in `META` of the reservations of an account."""
     return f"{RESERVED}{_token(account)}"
+
+
+def account_token(account: str) -> str:
+    """Return a short name without dots for an account: its id where possible, else of a digest."""
+    if _plain(account):
+        return account
+    return f"={sha256(account.encode()).hexdigest()[:32]}"
 
 
 def key_at(bucket: str, name: str) -> RecordKey:  # noqa: PLR0911 - one line per kind

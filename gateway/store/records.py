@@ -19,7 +19,7 @@ from gateway.domain.model import (
     VersionKey,
     encode,
 )
-from gateway.store.interface import Entry, Feed, SharedNumbers
+from gateway.store.interface import ClaimStore, Entry, Feed, SharedNumbers
 from gateway.store.names import KEYS, location_of, record_at
 
 
@@ -86,6 +86,13 @@ class Store(ABC):
     @abstractmethod
     def shared_numbers(self, max_age_s: float) -> SharedNumbers:
         """Return the shared numbers, which are forgotten after ``max_age_s`` without a write."""
+
+    @abstractmethod
+    def claims(self, max_age_s: float, account_limit: int) -> ClaimStore:
+        """Return the claims, which are kept for ``max_age_s``, ``account_limit`` of each account.
+
+        On NATS both numbers are fixed when an account makes its first claim.
+        """
 
     async def put(self, record: Record, revision: int | None = None) -> int:
         """Write a record and return its new revision.

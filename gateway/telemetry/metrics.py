@@ -34,6 +34,7 @@ _NOT_ERRORS = frozenset(
     {
         Outcome.ANSWERED,
         Outcome.CLIENT_GONE,
+        Outcome.CANCELLED,
         Outcome.INFERENCE_LOST,
         Outcome.INFERENCE_INVALID,
         Outcome.WORKER_FAILED,
@@ -63,6 +64,25 @@ class DispatchCounts(Protocol):
 
     def slots(self) -> Iterable[tuple[str, int]]:
         """Yield the free slots of which workers have told, by version."""
+
+
+class RecordedBytes(Protocol):
+    """What recordings take, in bytes: see `gateway.requests.recording`."""
+
+    memory_bytes: int
+    spool_bytes: int
+
+
+class DetachedCounts(Protocol):
+    """What is counted of detached calls: see `gateway.requests.book`."""
+
+    running: int
+    unsettled: int
+    stored: int
+    not_stored: int
+
+    @property
+    def space(self) -> RecordedBytes: ...
 
 
 class _VersionMeters:
@@ -275,6 +295,29 @@ class GatewayMetrics:
         """Show how much of request bodies the process holds, in memory and in files."""
         self._uploads.child("memory").set_function(lambda: space.memory_bytes)
         self._uploads.child("spool").set_function(lambda: space.spool_bytes)
+
+    def watch_detached(self, detached: DetachedCounts) -> None:
+        """Show the detached calls of the process, and what their responses take."""
+        registry = self._registry
+        calls = registry.gauge(
+            "gateway_detached_calls",
+            "Detached calls that the process holds: running, or over and not stored yet",
+            ("state",),
+        )
+        calls.child("running").set_function(lambda: detached.running)
+        calls.child("unsettled").set_function(lambda: detached.unsettled)
+        recorded = registry.gauge(
+            "gateway_detached_bytes", "Bytes of responses that the process records", ("where",)
+        )
+        recorded.child("memory").set_function(lambda: detached.space.memory_bytes)
+        recorded.child("spool").set_function(lambda: detached.space.spool_bytes)
+        registry.counter(
+            "gateway_responses_stored_total", "Responses of detached calls that were stored"
+        ).set_function(lambda: detached.stored)
+        registry.counter(
+            "gateway_responses_lost_total",
+            "Responses of detached calls that the object store did not take",
+        ).set_function(lambda: detached.not_stored)
 
     def watch_websockets(self, live: Callable[[], Iterable[Invocation]]) -> None:
         """Show how many WebSockets are open, of the invocations in ``live``."""

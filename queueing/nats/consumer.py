@@ -30,7 +30,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from queueing.interface import Lease
+from queueing.interface import Lease, PollHandler
 from queueing.lease_receiver import LeaseReceiver
 from queueing.nats.acks import (
     ACK,
@@ -51,6 +51,7 @@ from queueing.nats.jetstream import (
     QueueState,
     next_message_subject,
 )
+from queueing.nats.polls import NatsPollSubscription, listen_for_polls
 from queueing.nats.protocol import (
     STATUS_BAD_REQUEST,
     STATUS_CONFLICT,
@@ -67,7 +68,14 @@ from queueing.standstill import WATCH_S, boot_clock_s
 from runtime.events import emit
 from runtime.lifecycle import Ticker
 from runtime.tasks import spawn
-from wire.subjects import LOSS_NOTICE, cancel_subject, consumer_name, stream_name
+from wire.subjects import (
+    LOSS_NOTICE,
+    cancel_subject,
+    consumer_name,
+    polling_subject,
+    scoped_polling_subject,
+    stream_name,
+)
 
 _RETRY_MIN_S = 0.25
 _RETRY_MAX_S = 2.0
@@ -88,7 +96,8 @@ class PullOptions:
 
     The broker sends a heartbeat every ``heartbeat_s``; when two are missing, the pull counts as
     lost. ``max_batch`` is the largest pull. ``api`` is the prefix of JetStream's API subjects.
-    ``boot_clock`` returns seconds that also pass while the machine is suspended.
+    ``boot_clock`` returns seconds that also pass while the machine is suspended. With
+    ``has_scoped_polls``, polls come on subjects of the version only (`queueing.nats.accounts`).
     """
 
     expires_s: float = 300.0
@@ -96,6 +105,7 @@ class PullOptions:
     max_batch: int = 5000
     api: str = API
     boot_clock: Callable[[], float] = boot_clock_s
+    has_scoped_polls: bool = False
 
 
 class PulledLease:
@@ -186,6 +196,7 @@ class PullConsumer(LeaseReceiver):
         options: PullOptions | None = None,
     ) -> None:
         self._options = options or PullOptions()
+        self._version_id = version_id
         self._stream = stream_name(region, version_id)
         super().__init__(self._stream, on_lease, on_cancel, self._options.boot_clock)
         self._connection = connection
@@ -224,6 +235,15 @@ class PullConsumer(LeaseReceiver):
         self._watcher.start()
         if self._connection.is_connected():
             self._rebind()
+
+    async def listen_for_polls(self, request_id: str, on_poll: PollHandler) -> NatsPollSubscription:
+        """Call ``on_poll`` for every poll of a request. Raises `QueueUnavailable`."""
+        subject = (
+            scoped_polling_subject(self._version_id, request_id)
+            if self._options.has_scoped_polls
+            else polling_subject(request_id)
+        )
+        return await listen_for_polls(self._connection, subject.encode(), on_poll)
 
     async def drain(self) -> None:
         """End all pulls; no lease arrives after this returns."""

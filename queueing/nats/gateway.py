@@ -3,13 +3,14 @@
 import ssl
 from collections.abc import Mapping
 
-from queueing.interface import WorkerCredentials
+from queueing.interface import POLL_RECEIPT_S, WorkerCredentials
 from queueing.nats.admin import JetStreamAdmin
 from queueing.nats.bus import NatsBus
 from queueing.nats.connection import NatsConnection
 from queueing.nats.jetstream import StreamSettings
 from queueing.nats.login import ConnectionOptions, Login
 from queueing.nats.metrics import register_connection, register_queue
+from queueing.nats.polls import NatsPolls
 from queueing.nats.queue import JetStreamQueue
 from queueing.nats.settings import GatewayNatsSettings
 from queueing.own_requests import queue_limits
@@ -52,6 +53,7 @@ class NatsGatewayBroker:
         )
         self.admin = JetStreamAdmin(self._connection, queue.region, streams)
         self.bus = NatsBus(self._connection)
+        self._polls = NatsPolls(self._connection)
         register_connection(registry, self._connection)
         register_queue(registry, self.queue)
 
@@ -66,6 +68,12 @@ class NatsGatewayBroker:
     async def wait_connected(self) -> None:
         """Return as soon as there is a connection."""
         await self._connection.wait_connected()
+
+    async def poll_worker(
+        self, version_id: str, request_id: str, envelope: bytes, timeout_s: float = POLL_RECEIPT_S
+    ) -> None:
+        """Send a further poll to the worker of the request; return when it is acknowledged."""
+        await self._polls.poll(version_id, request_id, envelope, timeout_s)
 
     def worker_environment(self) -> Mapping[str, str]:
         """Return the servers' URLs as a setting of the worker agent."""

@@ -39,7 +39,7 @@ class NatsWorkerBroker:
         self._pulls = PullOptions()
         first = login()
         if isinstance(first, NatsLogin):
-            self._pulls = PullOptions(api=first.api)
+            self._pulls = PullOptions(api=first.api, has_scoped_polls=True)
             credentials = Login(credentials=lambda: _credentials(login()))
             options = replace(options, servers=first.urls, login=credentials)
         self._connection = NatsConnection(options)

@@ -29,13 +29,14 @@ from contextlib import suppress
 from functools import partial
 from secrets import token_hex
 
-from queueing.interface import Lease
+from queueing.interface import Lease, PollHandler
 from queueing.lease_receiver import LeaseReceiver
 from queueing.redis.commands import bulk, encode
 from queueing.redis.connection import RedisConnection
 from queueing.redis.errors import NoResponse, NotConnected, RedisError, ReplyError, is_denied
 from queueing.redis.keys import CREATED_NOTICE, FORGOTTEN_NOTICE, REMOVED_NOTICE, Life, QueueKeys
 from queueing.redis.link import Link, Reply
+from queueing.redis.polls import RedisPollSubscription, listen_for_polls
 from queueing.redis.subscriber import Subscriber
 from queueing.standstill import WATCH_S, boot_clock_s
 from runtime.events import emit
@@ -175,6 +176,13 @@ class PushConsumer(LeaseReceiver):
         self._life.start()
         self._standstill.start()
         self._watcher.start()
+
+    async def listen_for_polls(
+        self, request_id: str, on_poll: PollHandler
+    ) -> RedisPollSubscription:
+        """Call ``on_poll`` for every poll of a request. Raises `QueueUnavailable`."""
+        channel = self._keys.polling_channel(request_id.encode())
+        return await listen_for_polls(self._subscriber, channel, on_poll)
 
     async def drain(self) -> None:
         """End all registrations; no lease arrives after this returns."""

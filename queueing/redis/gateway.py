@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from queueing.interface import WorkerCredentials
+from queueing.interface import POLL_RECEIPT_S, WorkerCredentials
 from queueing.own_requests import queue_limits
 from queueing.redis.addresses import without_login
 from queueing.redis.admin import RedisAdmin
@@ -11,6 +11,7 @@ from queueing.redis.checks import ServerChecks
 from queueing.redis.connection import RedisConnection
 from queueing.redis.metrics import register_connection, register_queue
 from queueing.redis.options import redis_options
+from queueing.redis.polls import RedisPolls
 from queueing.redis.queue import RedisQueue
 from queueing.redis.scripts import GATEWAY, WORKER
 from queueing.redis.settings import GatewayRedisSettings
@@ -46,6 +47,7 @@ class RedisGatewayBroker:
         )
         self.admin = RedisAdmin(self._connection, queue.region, queue.lease_s, queue.max_deliveries)
         self.bus = RedisBus(self._connection)
+        self._polls = RedisPolls(self._connection, queue.region)
         self._connection.add_listener(ServerChecks())
         register_connection(registry, self._connection, "gateway_redis")
         register_queue(registry, self.queue)
@@ -63,6 +65,12 @@ class RedisGatewayBroker:
         """Return as soon as there is a connection."""
         await self._connection.wait_connected()
         await self.bus.wait_ready()
+
+    async def poll_worker(
+        self, version_id: str, request_id: str, envelope: bytes, timeout_s: float = POLL_RECEIPT_S
+    ) -> None:
+        """Send a further poll to the worker of the request; return when its connection has it."""
+        await self._polls.poll(version_id, request_id, envelope, timeout_s)
 
     def worker_environment(self) -> Mapping[str, str]:
         """Return the servers' URLs as settings of the worker agent."""

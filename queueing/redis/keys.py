@@ -21,6 +21,7 @@ on one node of a cluster:
     :z         sorted set: ids whose every run has ended, by the time in ms
     :c:<name>  channel of a worker: what is leased to it, "token waiting" and, if short, a space and
                the value; waiting is how many requests wait then; ``!``: registered no more
+    :p:<id>    channel: further polls for the response to a request, each an envelope
     :x         channel: ids of cancelled requests; ``?`` ``+`` ``-``: requests lost, queue made,
                removed
 """
@@ -66,6 +67,10 @@ class QueueKeys(NamedTuple):
     def worker_channel(self, worker: bytes) -> bytes:
         """Return the channel of one worker."""
         return b"%b:c:%b" % (self.key, worker)
+
+    def polling_channel(self, request_id: bytes) -> bytes:
+        """Return the channel of the polls of one request."""
+        return b"%b:p:%b" % (self.key, request_id)
 
     def call(self, name: str, arguments: int, *, is_cluster: bool) -> bytes:
         """Return the beginning of a call of a script with so many ``arguments``, which follow.

@@ -128,6 +128,9 @@ class Subscriber(LinkOwner):
                 while self._is_ready:
                     self._changed.clear()
                     await self._changed.wait()
+            else:
+                # The link for commands was lost before this one was known to belong to it.
+                self._lose()
 
     async def _open(self, main: Link) -> None:
         """Open the second link and subscribe. Raises `RedisError` or ``OSError``."""

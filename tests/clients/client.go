@@ -108,7 +108,9 @@ func reason() error {
 		return err
 	}
 	defer response.Body.Close()
-	var told struct{ Error struct{ Message, Code string } }
+	var told struct {
+		Error struct{ Message, Code string }
+	}
 	if err := json.NewDecoder(response.Body).Decode(&told); err != nil {
 		return err
 	}
@@ -189,6 +191,38 @@ func sideBySide() error {
 	return nil
 }
 
+// NVCF's CLI revokes keys in this way: without Authorization, at an address that may have a credential.
+func credentialInURL() error {
+	made, err := post("/v1/keys", `{"description":"by Go","authorizations":{"policies":[]}}`)
+	if err != nil {
+		return err
+	}
+	defer made.Body.Close()
+	var key struct{ Id string }
+	if err := json.NewDecoder(made.Body).Decode(&key); err != nil {
+		return err
+	}
+	with := strings.Replace(base, "://", "://any:"+os.Getenv("API_KEY")+"@", 1)
+	for _, tried := range []struct {
+		url    string
+		status int
+	}{{base, 401}, {with, 204}} {
+		request, err := http.NewRequest("DELETE", tried.url+"/v1/keys/"+key.Id, nil)
+		if err != nil {
+			return err
+		}
+		response, err := send(request)
+		if err != nil {
+			return err
+		}
+		response.Body.Close()
+		if response.StatusCode != tried.status {
+			return fmt.Errorf("%d in place of %d", response.StatusCode, tried.status)
+		}
+	}
+	return nil
+}
+
 func ways() []way {
 	pings := &http.HTTP2Config{SendPingTimeout: 200 * time.Millisecond, PingTimeout: 5 * time.Second}
 	plain, prior, secure := new(http.Protocols), new(http.Protocols), new(http.Protocols)
@@ -216,6 +250,7 @@ func main() {
 			{"a chunked upload", upload},
 			{"a silent call", silentCall},
 			{"calls side by side", sideBySide},
+			{"a credential in the URL", credentialInURL},
 		} {
 			if err := tried.attempt(); err != nil {
 				fmt.Printf("FAIL Go net/http, %s: %s: %v\n", way.name, tried.name, err)

@@ -55,6 +55,15 @@ def test_the_printed_python_works_when_pasted(dev: Dev) -> None:
     assert "owned_by='examples'" in done.stdout
 
 
+async def test_a_detached_call_is_fetched_from_the_functions_own_host(dev: Dev) -> None:
+    async with dev.client() as client:
+        accepted = await client.post("/echo", content=b"x", headers={"prefer": "respond-async"})
+        assert accepted.status_code == 202
+        response = await client.get(f"{accepted.headers['location']}/response")
+        assert (response.status_code, response.content) == (200, b"x")
+        assert (await client.get("/v2/requests/own")).status_code == 404
+
+
 def test_with_tls_an_authority_of_its_own_can_be_trusted(tmp_path: Path) -> None:
     data = tmp_path / "data"
     authorities = []

@@ -8,7 +8,14 @@ from typing import Protocol
 import httpx
 import pytest
 
-from invocation_client import AsyncHttp2Transport, Cancellation, Http2Transport
+from invocation_client import (
+    AsyncHttp2Transport,
+    AsyncQueueTransport,
+    Cancellation,
+    Http2Transport,
+    QueueTransport,
+    QueueUpdate,
+)
 from tests.support.stack import (
     Gateway,
     Stack,
@@ -17,7 +24,7 @@ from tests.support.stack import (
     start,
     until_waiting,
 )
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, until
 
 
 class Calls(Protocol):
@@ -123,4 +130,63 @@ async def test_a_cancelled_call_leaves_the_line_or_ends_its_run(
         await running.cancel()
         await running_at_inference(stack, 0)
         assert await calls.get("/slow?seconds=0") == 200
+    assert await runs_of(agent) == 2
+
+
+class Updates:
+    """What was told of the calls of one client, by request id."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, list[QueueUpdate]] = {}
+
+    def add(self, update: QueueUpdate) -> None:
+        self.told.setdefault(update.request_id, []).append(update)
+
+    def positions(self) -> list[list[int]]:
+        """Return the positions of each call, in the order in which the calls began."""
+        return [
+            [update.position for update in updates if update.position is not None]
+            for updates in self.told.values()
+        ]
+
+
+@asynccontextmanager
+async def watching_tasks(gateway: Gateway, updates: Updates) -> AsyncIterator[Calls]:
+    async with httpx.AsyncClient(
+        transport=AsyncQueueTransport(AsyncHttp2Transport(), updates.add),
+        base_url=gateway.url,
+        headers=gateway.headers,
+        timeout=PATIENCE_S,
+    ) as client:
+        yield TaskCalls(client)
+
+
+@asynccontextmanager
+async def watching_threads(gateway: Gateway, updates: Updates) -> AsyncIterator[Calls]:
+    with httpx.Client(
+        transport=QueueTransport(Http2Transport(), updates.add),
+        base_url=gateway.url,
+        headers=gateway.headers,
+        timeout=PATIENCE_S,
+    ) as client:
+        yield ThreadCalls(client)
+
+
+@pytest.mark.parametrize("kind", [watching_tasks, watching_threads])
+async def test_a_call_that_waits_knows_its_position_as_it_changes(
+    stack: Stack, kind: Callable[[Gateway, Updates], AbstractAsyncContextManager[Calls]]
+) -> None:
+    gateway, updates = stack.gateway(), Updates()
+    agent = stack.agent(INFERENCE__MAX_CONCURRENCY="1")
+    async with kind(gateway, updates) as calls:
+        running = calls.begin("/slow?seconds=60")
+        await running_at_inference(stack, 1)
+        second = calls.begin("/slow?seconds=60")
+        await until(updates.positions, lambda found: found[1:] == [[1]])
+        third = start(calls.get("/slow?seconds=0"))
+        await until(updates.positions, lambda found: found[2:] == [[2]])
+        await second.cancel()
+        await until(updates.positions, lambda found: found[2:] == [[2, 1]])
+        await running.cancel()
+        assert await third == 200
     assert await runs_of(agent) == 2

@@ -17,6 +17,7 @@ from gateway.api.route import Api
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.bootstrap import BootstrapCheck
 from gateway.auth.keys import digest_of, new_key
+from gateway.auth.sealing import SecretBox
 from gateway.auth.signing import MASTER_BYTES, TokenSigner, VerificationKeys
 from gateway.domain.catalog import Catalog
 from gateway.domain.clusters import ClusterGroup, Clusters, Gpu, InstanceType
@@ -24,6 +25,7 @@ from gateway.domain.model import EVERYTHING, ApiKey, ResourceScope
 from gateway.domain.queued_request import QueuedRequest
 from gateway.domain.readmodel import ReadModel
 from gateway.errors import StoreUnavailable
+from gateway.objects.assets import Assets
 from gateway.store.account_store import AccountStores
 from gateway.store.credential_store import CredentialStore
 from gateway.store.names import CONTROL
@@ -31,8 +33,10 @@ from gateway.store.open import make_store
 from gateway.store.options import StoreOptions, options_at
 from gateway.store.records import Store
 from gateway.store.watcher import Watcher
+from gateway.webhooks.secrets import WebhookSecrets
 from queueing.interface import QueueUnavailable
 from runtime.ids import new_uuid
+from tests.support.objects import no_assets
 from tests.support.waiting import PATIENCE_S
 from tests.support.watched import Watched
 
@@ -233,6 +237,7 @@ async def control_plane(
     queue: SetQueue | None = None,
     vault: OpenVault | None = None,
     store_at: Callable[[StoreOptions], Store] = make_store,
+    assets: Assets | None = None,
 ) -> AsyncIterator[ControlPlane]:
     """Serve the API on the store at ``url`` while the block runs."""
     store = store_at(options_at([url], "test"))
@@ -255,6 +260,8 @@ async def control_plane(
         queue=queue,
         requests=queue,
         secrets=vault or OpenVault(),
+        assets=assets or no_assets(),
+        webhook_secrets=WebhookSecrets(store, SecretBox(os.urandom(32)), time.time, os.urandom),
         clock=time.time,
         new_id=new_uuid,
     )

@@ -501,6 +501,9 @@ class ModelWorker:
             return RunDecision.NEVER
         return call.run_requested(deliveries, is_running=is_running)
 
+    async def gave_back(self, envelope: Envelope, deliveries: int) -> None:
+        """No call here is run once."""
+
     async def dropped_late(self, envelope: Envelope, deliveries: int) -> None:
         raise AssertionError("no call of this model is late")
 

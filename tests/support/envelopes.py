@@ -3,7 +3,7 @@
 from typing import Any
 
 from wire.decoded_envelope import Envelope, decode_envelope
-from wire.envelope import encode_call_head, encode_envelope
+from wire.envelope import encode_assets, encode_call_head, encode_envelope
 
 REQUEST_ID = "11111111-1111-4111-8111-111111111111"
 REQUESTED_AT_NS = 1_700_000_000_000_000_000
@@ -13,9 +13,10 @@ _OF_HEAD = ("nca_id", "subject", "method", "path", "headers")
 
 
 def encoded(**fields: Any) -> bytes:
-    """Return an envelope, from the fields of its head and its own."""
+    """Return an envelope, from the fields of its head, its assets and its own."""
     head = {name: fields.pop(name) for name in _OF_HEAD if name in fields}
-    return encode_envelope(encode_call_head(**head), **fields)
+    assets = encode_assets(fields.pop("assets", ()))
+    return encode_envelope(encode_call_head(**head) + assets, **fields)
 
 
 def envelope(

@@ -6,6 +6,7 @@ test decides when the endpoint responds to a POST: early, late or never.
 
 import asyncio
 import itertools
+import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,8 +17,9 @@ import h11
 from runtime.tasks import spawn
 from tests.support.envelopes import encoded
 from tests.support.waiting import Signal, until
+from wire.headers import NVCF_POLLED
 from wire.http1 import parse_inner_head
-from wire.worker_api import RUN_PATH
+from wire.worker_api import LARGE_RESPONSE_PATH, RUN_PATH, LargeResponseUrls
 
 _numbers = itertools.count(1)
 
@@ -37,7 +39,7 @@ class Expected:
     def __init__(self, gateway: "FakeGateway", request_id: str) -> None:
         self.gateway = gateway
         self.request_id = request_id
-        self.response_token = f"response-{request_id}"
+        self.response_token = f"response-{next(_numbers)}"
         self.request_token = f"request-{request_id}"
         self.rest: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.rest_length: int | None = None
@@ -65,20 +67,30 @@ class Expected:
         *,
         has_rest: bool = False,
         age_s: float = 0.0,
+        is_polled: bool = False,
+        fields: bytes = b"",
     ) -> bytes:
-        """Return an envelope, ``age_s`` old, that directs the worker to this gateway."""
-        return encoded(
-            request_id=self.request_id,
-            nca_id="account",
-            subject="caller",
-            requested_at_ns=time.time_ns() - int(age_s * 1e9),
-            method=method,
-            path=path,
-            headers=[*headers],
-            body=body,
-            target_uri=self.gateway.uri,
-            response_token=self.response_token,
-            request_token=self.request_token if has_rest else None,
+        """Return an envelope, ``age_s`` old, that directs the worker to this gateway.
+
+        ``is_polled``: its client uses the polling routes. ``fields`` are further encoded ones.
+        """
+        if not is_polled:
+            headers = ((NVCF_POLLED, b"false"), *headers)
+        return (
+            encoded(
+                request_id=self.request_id,
+                nca_id="account",
+                subject="caller",
+                requested_at_ns=time.time_ns() - int(age_s * 1e9),
+                method=method,
+                path=path,
+                headers=[*headers],
+                body=body,
+                target_uri=self.gateway.uri,
+                response_token=self.response_token,
+                request_token=self.request_token if has_rest else None,
+            )
+            + fields
         )
 
     def answer(self, status: int = 200) -> None:
@@ -139,13 +151,14 @@ class FakeGateway:
     """The endpoint. ``connections`` is the number of connections accepted so far.
 
     ``runs`` has the headers of the questions whether to run a request again; ``run_status`` is the
-    response to them.
+    response to them. ``large_response_urls`` is the document for a worker with a large response.
     """
 
     def __init__(self) -> None:
         self.port = 0
         self.connections = 0
         self.run_status = 204
+        self.large_response_urls: LargeResponseUrls | None = None
         self.runs: list[dict[bytes, bytes]] = []
         self._expected: dict[bytes, Expected] = {}
         self._writers: set[asyncio.StreamWriter] = set()
@@ -208,7 +221,7 @@ class _Exchange:
         self._http = h11.Connection(h11.SERVER)
         self._current: Expected | None = None
 
-    async def serve_one(self) -> bool:
+    async def serve_one(self) -> bool:  # noqa: PLR0911 - one for each kind of request
         """Serve one request; return False when the connection has ended."""
         request = await self._next()
         if not isinstance(request, h11.Request):
@@ -219,6 +232,8 @@ class _Exchange:
             self._gateway.runs.append(headers)
             await self._respond(self._gateway.run_status)
             return False
+        if request.target == LARGE_RESPONSE_PATH:
+            return await self._tell_urls(headers)
         expected = self._expected.pop(headers.get(b"authorization", b""), None)
         assert request.target == b"/v2/nvcf/worker/request-attach"
         if expected is None:
@@ -237,6 +252,13 @@ class _Exchange:
             return False
         self._http.start_next_cycle()
         return True
+
+    async def _tell_urls(self, headers: dict[bytes, bytes]) -> bool:
+        is_known = headers[b"authorization"] in self._expected
+        urls = self._gateway.large_response_urls
+        status = 401 if not is_known else 404 if urls is None else 200
+        await self._respond(status, json.dumps(urls).encode() if status == 200 else b"")
+        return False
 
     async def break_off(self) -> None:
         if self._current is not None:
@@ -283,8 +305,13 @@ class _Exchange:
         await self._send(h11.EndOfMessage())
         await self._next()
 
-    async def _respond(self, status: int) -> None:
-        await self._send(h11.Response(status_code=status, headers=[(b"content-length", b"0")]))
+    async def _respond(self, status: int, document: bytes = b"") -> None:
+        headers = [(b"content-length", b"%d" % len(document))]
+        if document:
+            headers.append((b"content-type", b"application/json"))
+        await self._send(h11.Response(status_code=status, headers=headers))
+        if document:
+            await self._send(h11.Data(data=document))
         await self._send(h11.EndOfMessage())
 
     async def _send(self, event: h11.Event) -> None:

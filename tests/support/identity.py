@@ -27,6 +27,7 @@ from gateway.store.watcher import Watcher
 from runtime.ids import new_uuid
 from tests.support.control import CLUSTERS, Client, ControlPlane, SetQueue, WatchedCatalog
 from tests.support.jwks import AUDIENCE, NAME, TokenIssuer
+from tests.support.objects import no_assets
 from tests.support.waiting import PATIENCE_S
 
 DEFAULT_ACCOUNT = "nvcf-default"
@@ -106,6 +107,8 @@ async def identity_plane(
         queue=queue,
         requests=queue,
         secrets=secret_store,
+        assets=no_assets(),
+        webhook_secrets=master.webhook_secrets(store),
         clock=clock or time.time,
         new_id=new_uuid,
     )

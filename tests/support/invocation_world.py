@@ -7,8 +7,11 @@ from gateway.domain.model import FunctionVersion, VersionState
 from gateway.invocation.collection import CollectionBounds, UploadSpace
 from gateway.invocation.context import Context, DirectDispatch, Ticket, WebSocketLimits
 from gateway.invocation.machine import Invocation
+from gateway.invocation.once import OnceInvocation
+from gateway.invocation.polled import PolledInvocation, ProgressWriter
 from gateway.invocation.websocket import WebSocketInvocation
 from gateway.routing.admission import Caller
+from gateway.routing.cancel_after import CallBounds
 from http1.stream import Headers, Request, ResponseWriter
 from tests.support.recorder import (
     RecordedChannels,
@@ -51,8 +54,15 @@ class World:
         client: ResponseWriter | None = None,
         channels: DirectDispatch[Invocation] | None = None,
         websocket: WebSocketLimits | None = None,
+        is_polled: bool = False,
+        viewer: ProgressWriter | None = None,
+        is_once: bool = False,
+        cancel_after: CallBounds | None = None,
     ) -> None:
-        """``client`` takes the place of the recorded one; ``websocket``: it asks for one."""
+        """``client`` takes the place of the recorded one; ``websocket``: it asks for one.
+
+        ``viewer`` is the same for a polled call. ``is_once``: it is run at most once.
+        """
         self.script = Script()
         self.spool = RecordedSpool(self.script)
         self.space = UploadSpace(bounds, self.spool.open)
@@ -60,9 +70,10 @@ class World:
         self.client = RecordedResponseWriter(self.script, "client")
         self.queue = RecordedQueue(self.script)
         self.channels = RecordedChannels(self.script)
+        self.registry = RecordedRegistry(self.script)
         context: Context[Invocation] = Context(
             queue=self.queue,
-            registry=RecordedRegistry(self.script),
+            registry=self.registry,
             region=b"eu",
             attach_uri=b"http://10.0.0.1:8090",
             process=7,
@@ -89,15 +100,22 @@ class World:
             VersionState.ACTIVE,
             max_body_bytes=function_max_body_bytes,
             passes_interim=passes_interim,
+            inference_path="/infer",
         )
-        make = Invocation if websocket is None else WebSocketInvocation
-        self.invocation = make(
-            context,
-            client or self.client,
-            request,
-            Caller(version, "acme", "alice", 60, key_id=key_id),
-            Ticket(REQUEST_ID, REQUESTED_AT_NS),
+        caller = Caller(
+            version, "acme", "alice", 3600 if is_polled else 60, key_id=key_id, bounds=cancel_after
         )
+        ticket = Ticket(REQUEST_ID, REQUESTED_AT_NS)
+        self.invocation: Invocation
+        if is_polled or viewer is not None:
+            self.invocation = PolledInvocation(
+                context, viewer or self.client, request, caller, ticket
+            )
+        else:
+            make = Invocation if websocket is None else WebSocketInvocation
+            if is_once:
+                make = OnceInvocation
+            self.invocation = make(context, client or self.client, request, caller, ticket)
 
     def publish(self) -> "World":
         self.invocation.request_end()

@@ -6,6 +6,7 @@ from typing import Any
 from http1.stream import NO_TRAILERS, Failure, Headers
 from tests.support.envelopes import REQUESTED_AT_NS, envelope
 from worker_agent.job.context import Context
+from worker_agent.job.failures import ASSETS
 from worker_agent.job.machine import Job
 from worker_agent.job.request import PlatformHeaders
 from worker_agent.job.states import Event
@@ -138,8 +139,10 @@ FIRE: dict[Event, list[Callable[[Bench], object]]] = {
         lambda b: b.job.begin(REQUESTED_AT_NS),
         lambda b: b.job.begin(REQUESTED_AT_NS + 3_600_000_000_000),
     ],
+    Event.FAILED: [lambda b: b.job.failed(ASSETS)],
     Event.MAY_SEND: [lambda b: b.job.may_send(0.0), lambda b: b.job.may_send(3_600.0)],
     Event.SENT: [lambda b: b.job.sent(b.call, 0.0)],  # type: ignore[arg-type]
+    Event.SENT_AGAIN: [lambda b: b.job.sent_again(b.call)],  # type: ignore[arg-type]
     Event.UNREACHABLE: [lambda b: b.job.unreachable()],
     Event.RESPONSE_INTERIM: [lambda b: b.job.response_interim(103, JSON)],
     Event.RESPONSE_WHOLE: [lambda b: b.job.response_whole(200, JSON, 2, b"{}")],
@@ -164,6 +167,7 @@ FIRE: dict[Event, list[Callable[[Bench], object]]] = {
     Event.POST_PAUSE_WRITING: [lambda b: b.job.post_pause_writing()],
     Event.POST_RESUME_WRITING: [lambda b: b.job.post_resume_writing()],
     Event.POSTED: [lambda b: b.job.posted()],
+    Event.POSTPONED: [lambda b: b.job.postponed()],
     Event.POST_ANSWERED: [lambda b: b.job.post_answered(200), lambda b: b.job.post_answered(401)],
     Event.POST_BROKEN: [
         lambda b: b.job.post_broken(),
@@ -172,6 +176,10 @@ FIRE: dict[Event, list[Callable[[Bench], object]]] = {
     Event.CANCEL: [lambda b: b.job.cancel()],
     Event.ABANDON: [lambda b: b.job.abandon()],
     Event.LEASED_AGAIN: [lambda b: b.job.leased_again(b.lease)],  # type: ignore[arg-type]
-    Event.LAPSE: [lambda b: b.job.lapse()],
+    Event.LAPSE: [
+        lambda b: b.job.lapse(),
+        lambda b: (b.job.postponed(), b.job.lapse()),  # type: ignore[func-returns-value]
+    ],
+    Event.RUN_ENDED: [lambda b: b.job.run_ended()],
 }
 """Each event, in the ways that make a difference."""

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterator
 
+from gateway.invocation.bounds import PhaseBounds
 from gateway.invocation.collection import SpoolUser
+from gateway.invocation.polled import CallProgress
 from http1.stream import EncodedHead, TakeChunk
 from queueing.interface import LineState, OwnLine, RunDecision, WaitingRequests
 from wire.http1 import chunk_data
@@ -109,6 +111,9 @@ class RecordedResponseWriter:
     def is_writing_paused(self) -> bool:
         return self.is_slow
 
+    def show_progress(self, progress: CallProgress) -> None:
+        self._add(f"progress {progress.percent} {progress.body!r}")
+
 
 class RecordedPost:
     """A `gateway.invocation.context.WorkerPost` that records its calls."""
@@ -209,6 +214,7 @@ class RecordedRegistry:
 
     def __init__(self, script: Script) -> None:
         self._script = script
+        self.polls: list[bytes] = []
 
     def issue_response_token(self, request_id: str) -> str:
         return "response-token"
@@ -216,11 +222,24 @@ class RecordedRegistry:
     def issue_request_token(self, request_id: str) -> str:
         return "request-token"
 
+    def issue_poll_token(self, request_id: str) -> str:
+        return "poll-token"
+
+    def poll_worker(self, request_id: str, number: int, envelope: bytes) -> None:
+        self.polls.append(envelope)
+        self._script.add(f"registry.poll_worker {number}")
+
     def renew_response_token(self, request_id: str) -> None:
         self._script.add("registry.renew")
 
     def moved_earlier(self, request_id: str) -> None:
         self._script.add("registry.moved_earlier")
+
+    def bounded(self, bounds: PhaseBounds) -> None:
+        self._script.add(f"registry.bounded {bounds.ends_at:.0f}")
+
+    def wait_over(self, request_id: str) -> None:
+        self._script.add("registry.wait_over")
 
     def expired(self, request_id: str) -> None:
         self._script.add("registry.expired")

@@ -15,6 +15,7 @@ from gateway.api.routes.workers import WorkerOptions, WorkerPorts, Workers
 from gateway.api.schemas.workers import ConnectBody, ConnectResponse
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.bootstrap import BootstrapCheck
+from gateway.auth.sealing import SecretBox
 from gateway.auth.signing import TokenSigner, VerificationKeys
 from gateway.auth.tokens import WorkerIdentity, mint, worker_principal
 from gateway.domain.catalog import Catalog
@@ -26,6 +27,7 @@ from gateway.store.nats.connection import NatsStoreConnection
 from gateway.store.nats.kv import NatsStore
 from gateway.store.options import NatsOptions
 from gateway.store.records import Store
+from gateway.webhooks.secrets import WebhookSecrets
 from queueing.nats.accounts.credentials import LoginFiles, NatsWorkerCredentials
 from queueing.nats.admin import JetStreamAdmin
 from queueing.nats.connection import NatsConnection
@@ -34,6 +36,7 @@ from tests.support.control import CLUSTERS, OpenVault, SetQueue
 from tests.support.deployments import instance
 from tests.support.free_ports import free_port
 from tests.support.nats_logins import GuardedNats
+from tests.support.objects import no_assets
 from tests.support.programs import Program, worker_agent
 from tests.support.queue_harness import OPTIONS, REGION, STREAMS, connected
 from tests.support.raw_server import Peer, RawServer, Serve
@@ -212,6 +215,8 @@ def _api(store: Store, signer: TokenSigner) -> Api:
         queue=queue,
         requests=queue,
         secrets=OpenVault(),
+        assets=no_assets(),
+        webhook_secrets=WebhookSecrets(store, SecretBox(os.urandom(32)), time.time, os.urandom),
         clock=time.time,
         new_id=new_uuid,
         region=REGION,

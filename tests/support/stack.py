@@ -180,19 +180,21 @@ async def running_stack() -> AsyncIterator[Stack]:
             await stack.stop()
 
 
-async def register(url: str, max_body_bytes: int = 0, *, passes_interim: bool = False) -> Demo:
+async def register(
+    url: str, max_body_bytes: int = 0, *, passes_interim: bool = False, account: str = ACCOUNT
+) -> Demo:
     """Write an ACTIVE function and a key for it directly into the store."""
     function_id = FunctionId(new_uuid())
     version_id = VersionId(new_uuid())
     api_key = new_key(os.urandom(RANDOM_BYTES))
     async with opened(url) as store:
         await store.prepare()
-        await store.put(Function(function_id, ACCOUNT))
+        await store.put(Function(function_id, account))
         await store.put(
             FunctionVersion(
                 function_id,
                 version_id,
-                ACCOUNT,
+                account,
                 "demo",
                 VersionState.ACTIVE,
                 max_body_bytes=max_body_bytes,
@@ -200,5 +202,5 @@ async def register(url: str, max_body_bytes: int = 0, *, passes_interim: bool = 
             )
         )
         digest = digest_of(api_key.encode())
-        await store.put(ApiKey("demo", digest, ACCOUNT, "demo", frozenset({INVOKE})))
+        await store.put(ApiKey("demo", digest, account, "demo", frozenset({INVOKE})))
     return Demo(function_id, version_id, api_key)

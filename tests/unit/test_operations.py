@@ -8,6 +8,7 @@ import pytest
 
 from gateway.api.audit import Change
 from gateway.api.routes.functions import ROUTES
+from gateway.auth.sealing import SecretBox
 from gateway.domain.catalog import Catalog
 from gateway.domain.model import EVERYTHING
 from gateway.domain.principal import Principal
@@ -16,6 +17,11 @@ from gateway.invocation.states import Outcome
 from gateway.telemetry.access_log import AccessLog, Refusal
 from gateway.telemetry.instances import watch_instances
 from gateway.telemetry.metrics import GatewayMetrics
+from gateway.webhooks.addresses import WebhookRules
+from gateway.webhooks.deliverer import WebhookClocks, WebhookDeliverer
+from gateway.webhooks.outbox import WebhookOutbox
+from gateway.webhooks.secrets import WebhookSecrets
+from gateway.webhooks.sender import WebhookSender
 from queueing.redis.connection import RedisConnection
 from queueing.redis.link import RedisOptions
 from queueing.redis.metrics import register_connection
@@ -24,7 +30,9 @@ from runtime.logs import LineWriter
 from runtime.loop_turns import LoopTurns
 from runtime.metrics import MetricRegistry
 from runtime.version import show_version
+from tests.support.detached import make_book
 from tests.support.invocation_world import World
+from tests.support.memory_documents import MemoryDocuments
 from tests.support.recorder import RecordedQueue, Script
 from worker_agent.app.metrics import Metrics
 from worker_agent.slots import Slots
@@ -55,6 +63,7 @@ def test_the_access_lines_fields_and_outcomes_are_listed() -> None:
     writer = Lines()
     log = AccessLog(writer, lambda: 0.0)
     world = World().stream()
+    world.invocation.detached = "async"
     world.invocation.response_end()
     log.write(world.invocation, 101.0)
     log.write_refusal(Refusal("id", 401, "unauthorized"))
@@ -80,10 +89,12 @@ def test_every_metric_of_the_gateway_is_listed() -> None:
     metrics.watch_queue(RecordedQueue(Script()))
     metrics.watch_dispatch(_Counts(), lambda: 0)
     metrics.watch_websockets(list)
+    metrics.watch_detached(make_book())
     metrics.watch_log(Lines())
     metrics.watch_turns(LoopTurns())
     watch_instances(registry, Catalog(ReadModel()), lambda: 0.0)
     register_connection(registry, RedisConnection(RedisOptions(())), "gateway_redis")
+    watch_webhooks(registry)
     assert table("Gateway", "name") == names(registry, "gateway_") | _OUTSIDE
 
 
@@ -95,6 +106,15 @@ def test_every_metric_of_the_worker_agent_is_listed() -> None:
     register_connection(registry, RedisConnection(RedisOptions(())), "worker_redis")
     metrics.watch_turns(LoopTurns())
     assert table("Worker agent", "name") == names(registry, "worker_")
+
+
+def watch_webhooks(registry: MetricRegistry) -> None:
+    store, rules = MemoryDocuments(), WebhookRules()
+    WebhookOutbox(store, rules, registry, lambda: 0.0)
+    secrets = WebhookSecrets(store, SecretBox(bytes(32)), lambda: 0.0, bytes)
+    clocks = WebhookClocks(lambda: 0.0, lambda: 0.0, lambda: 0.0)
+    sender = WebhookSender(rules)
+    WebhookDeliverer(store, secrets, sender, clocks, "", 0.0).show_state(registry)
 
 
 class _Open:

@@ -18,6 +18,7 @@ from worker_agent.app.admin import Admin
 from worker_agent.app.metrics import Metrics
 from worker_agent.attach.channels import AgentChannels
 from worker_agent.attach.gateways import AttachLimits, GatewayPool, connector, is_target
+from worker_agent.compat.call import Compat
 from worker_agent.heartbeat import Heartbeat
 from worker_agent.inference.health import GrpcProbe, HttpProbe, Probe
 from worker_agent.inference.liveness import Liveness
@@ -91,13 +92,18 @@ class Agent:
         )
         limit = inference.max_concurrency
         self._slots = Slots(limit, delivering_limit(limit))
+        headers = platform_headers(settings)
+        self._compat = Compat(
+            headers, is_attachable=is_target, max_asset_bytes=inference.max_asset_bytes
+        )
         self._runner = JobRunner(
             self._slots,
-            platform_headers(settings),
+            headers,
             self.metrics,
             channels=self._channels,
             is_attachable=is_target,
             on_busy=self._report_busy,
+            compat=self._compat,
         )
         self.metrics.watch_jobs(lambda: self._runner.running)
         self.metrics.watch_channels(self._channels)
@@ -157,6 +163,7 @@ class Agent:
             stack.callback(self._gateways.close)
             stack.callback(self._channels.close)
             stack.callback(self._pool.close)
+            stack.push_async_callback(self._compat.close)
             self._start_pulling(stack, broker, response)
             stack.callback(self._runner.abandon_all)
             garbage.settle()
@@ -316,6 +323,7 @@ def platform_headers(settings: WorkerSettings) -> PlatformHeaders:
         ],
         asset_dir=inference.asset_dir,
         large_output_dir=inference.large_output_dir,
+        has_compat=not inference.compat_disabled,
     )
 
 

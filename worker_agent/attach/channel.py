@@ -24,7 +24,7 @@ from wire.channel import (
     encode_response,
     encode_running,
 )
-from worker_agent.job.machine import Job
+from worker_agent.job.context import Delivery
 
 MAX_UNCONFIRMED_BYTES = 8 << 20
 """With more than that unconfirmed, responses are delivered by POST attach."""
@@ -83,7 +83,7 @@ class AgentChannel:
         self._on_lost = on_lost
         self._last_number = self._announced = self._confirmed = 0
         # Each response with its job, if that is to end when it is confirmed.
-        self._unconfirmed: deque[tuple[bytes, Job | None]] = deque()
+        self._unconfirmed: deque[tuple[bytes, Delivery | None]] = deque()
         self._unconfirmed_bytes = 0
         # What was given back while there was no connection.
         self._untold: list[bytes] = []
@@ -103,7 +103,7 @@ class AgentChannel:
 
     # The agent
 
-    def takes(self, job: Job) -> bool:
+    def takes(self, job: Delivery) -> bool:
         """Return whether the whole response of a job can be delivered here.
 
         That of a call of this channel can while its connection is broken, too: it is sent later.
@@ -122,7 +122,7 @@ class AgentChannel:
             and bool(job.response)
         )
 
-    def respond(self, job: Job, leased_us: int) -> None:
+    def respond(self, job: Delivery, leased_us: int) -> None:
         """Send the whole response of a job, and end the job: if need be, once it is confirmed."""
         number = job.envelope.channel_call
         if number:
@@ -186,7 +186,7 @@ class AgentChannel:
             return 0.0
         return now - since
 
-    def lose(self) -> tuple[list[str], list[Job]]:
+    def lose(self) -> tuple[list[str], list[Delivery]]:
         """Forget everything: the gateway process does not let the channel be opened again.
 
         Return the request ids of the calls that still run, and the jobs of requests of the queue

@@ -27,6 +27,7 @@ from wire.headers import (
     NVCF_LEASED_US,
     NVCF_REQID,
     NVCF_RUNNING,
+    NVCF_UNRUN,
     NVCF_UPGRADED,
 )
 from wire.http1 import parse_trailers
@@ -34,6 +35,7 @@ from wire.websocket import WEBSOCKET
 from wire.worker_api import ATTACH_PATH, RUN_PATH
 from worker_agent.attach.channels import AgentChannels
 from worker_agent.attach.stream import RestOfBody, StreamedPost
+from worker_agent.job.context import Delivery
 from worker_agent.job.machine import Job
 from worker_agent.job.websocket import SWITCHING
 
@@ -82,7 +84,7 @@ class GatewayPool:
         self._instance_id = instance_id.encode()
         self._by_uri: dict[bytes, GatewayClient] = {}
 
-    def deliver(self, job: Job) -> None:
+    def deliver(self, job: Delivery) -> None:
         """Send a complete response over a channel if it is small, else POST it."""
         uri = job.envelope.target_uri
         channel = self._channels.to(uri)
@@ -109,7 +111,11 @@ class GatewayPool:
 
     async def dropped_late(self, envelope: Envelope, deliveries: int) -> None:
         """Tell the gateway process that holds the client, if it responds."""
-        await self._client_of(envelope.target_uri).dropped_late(envelope, deliveries)
+        await self._client_of(envelope.target_uri).tell(envelope, deliveries, NVCF_LATE)
+
+    async def gave_back(self, envelope: Envelope, deliveries: int) -> None:
+        """Tell the gateway process that holds the client, if it responds."""
+        await self._client_of(envelope.target_uri).tell(envelope, deliveries, NVCF_UNRUN)
 
     def sweep(self) -> None:
         """Close connections idle for too long; to be called about once a second."""
@@ -190,12 +196,12 @@ class GatewayClient:
         )
         self._pipeline: Pipeline | None = None
         self._pipelines: set[Pipeline] = set()
-        self._waiting: deque[Job] = deque()
+        self._waiting: deque[Delivery] = deque()
         self._is_connecting = False
         self._rests: dict[RestOfBody, float] = {}
         self._used_at = self._loop.time()
 
-    def deliver(self, job: Job) -> None:
+    def deliver(self, job: Delivery) -> None:
         """POST `Job.response`, pipelined when it is small."""
         response = job.response
         if not response:
@@ -224,7 +230,7 @@ class GatewayClient:
             self._is_connecting = True
             spawn(self._open_pipeline(), "attach.connect")
 
-    def stream(self, job: Job, head: bytes, total_bytes: int | None) -> StreamedPost:
+    def stream(self, job: Delivery, head: bytes, total_bytes: int | None) -> StreamedPost:
         """POST a response that begins with ``head`` on a connection of its own."""
         post = StreamedPost(self._pool, job)
         connection = self._pool.take()
@@ -265,11 +271,10 @@ class GatewayClient:
             return None
         return _DECISIONS.get(status, RunDecision.RUN)
 
-    async def dropped_late(self, envelope: Envelope, deliveries: int) -> None:
-        """Tell that the request was not started, because it would be late."""
-        late = b"%b: 1\r\n" % NVCF_LATE
+    async def tell(self, envelope: Envelope, deliveries: int, news: bytes) -> None:
+        """Tell what became of a request: the header ``news`` says what."""
         with suppress(OSError):
-            message = self._run_message(envelope, deliveries, late)
+            message = self._run_message(envelope, deliveries, b"%b: 1\r\n" % news)
             await self._pool.status_of(message, RUN_TIMEOUT_S)
 
     def _run_message(self, envelope: Envelope, deliveries: int, more: bytes) -> bytes:
@@ -338,7 +343,7 @@ class GatewayClient:
             self.deliver(job)
 
     async def _open_post(
-        self, post: StreamedPost, job: Job, head: bytes, total_bytes: int | None
+        self, post: StreamedPost, job: Delivery, head: bytes, total_bytes: int | None
     ) -> None:
         try:
             connection = await self._pool.connect()
@@ -359,7 +364,7 @@ class GatewayClient:
         self,
         post: StreamedPost,
         connection: ClientConnection,
-        job: Job,
+        job: Delivery,
         head: bytes,
         total_bytes: int | None,
     ) -> None:
@@ -380,10 +385,10 @@ class GatewayClient:
         if not rest.opened(connection, b"%b%b\r\n%b\r\n" % (self._get_head, token, call)):
             self._pool.released(connection)
 
-    def _post_message(self, job: Job, response: bytes, now: float) -> bytes:
+    def _post_message(self, job: Delivery, response: bytes, now: float) -> bytes:
         return self._head_of(job, b"content-length: %d" % len(response), now) + response
 
-    def _head_of(self, job: Job, framing: bytes, now: float) -> bytes:
+    def _head_of(self, job: Delivery, framing: bytes, now: float) -> bytes:
         if job.fault:
             framing = b"%b: %b\r\n%b" % (NVCF_FAULT, job.fault, framing)
         return b"%b%b\r\n%b: %d\r\n%b%b\r\n\r\n" % (

@@ -10,6 +10,7 @@ from http1.client.connection import ClientConnection
 from http1.client.pool import Pool
 from http1.stream import NO_TRAILERS, Failure, Headers, NullResponseStream
 from wire.http1 import chunk_data
+from worker_agent.job.context import Delivery
 from worker_agent.job.machine import Job
 
 HIGH_WATER_BYTES = 65_536
@@ -29,10 +30,10 @@ class StreamedPost(NullResponseStream):
         "_waiting_bytes",
     )
 
-    def __init__(self, pool: Pool, job: Job) -> None:
+    def __init__(self, pool: Pool, job: Delivery) -> None:
         """``pool`` is where the connection comes from."""
         self._pool = pool
-        self._job: Job | None = job
+        self._job: Delivery | None = job
         self._connection: ClientConnection | None = None
         self._parts: list[bytes] = []
         self._waiting_bytes = 0

@@ -4,6 +4,7 @@
 machine.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -82,11 +83,35 @@ class Rest(Protocol):
         """Stop: no further bytes are needed."""
 
 
+class Delivery(Protocol):
+    """A whole response on its way to the gateway process that ``envelope`` names.
+
+    Its attributes are those of `worker_agent.job.machine.Job`.
+    """
+
+    envelope: Envelope
+    request_id: str
+    leased_at: float
+    response: bytes
+    trailers: bytes
+    fault: bytes
+    status: int
+
+    def posted(self) -> None: ...
+    def post_answered(self, status: int) -> None: ...
+    def post_broken(self, *, is_unread: bool = False) -> None: ...
+    def post_pause_writing(self) -> None: ...
+    def post_resume_writing(self) -> None: ...
+
+
 class Attach(Protocol[AJob_contra]):
     """The gateway processes that hold the clients."""
 
-    def deliver(self, job: AJob_contra) -> None:
-        """POST the job's whole response; ends in its ``post_answered`` or ``post_broken``."""
+    def deliver(self, job: Delivery) -> None:
+        """POST a whole response, a job's usually.
+
+        Ends in its ``post_answered`` or ``post_broken``.
+        """
 
     def stream(self, job: AJob_contra, head: bytes, total_bytes: int | None) -> Post:
         """POST a response that begins with ``head``.
@@ -110,9 +135,15 @@ class Attach(Protocol[AJob_contra]):
     async def dropped_late(self, envelope: Envelope, deliveries: int) -> None:
         """Tell the gateway that a request was not started, because it would be late."""
 
+    async def gave_back(self, envelope: Envelope, deliveries: int) -> None:
+        """Tell the gateway that a request that is run once was not begun, after its permission."""
+
 
 class JobRegistry(Protocol[AJob_contra]):
     """The jobs of the agent, by request id."""
+
+    def bounded(self, request_id: str, ends_at: float) -> None:
+        """Call the job's ``run_ended`` at ``ends_at``, loop time in seconds."""
 
     def uploaded(self, request_id: str) -> None:
         """The body of a job, which was fetched from the gateway, is passed on."""
@@ -139,3 +170,5 @@ class Context(Generic[AJob]):
     registry: JobRegistry[AJob]
     platform_headers: PlatformHeaders
     gate: StartGate
+    special: "Callable[[AJob, Outgoing], Context[AJob]] | None" = None
+    """Returns the ports of a job whose mode is not `worker_agent.job.modes.Mode.FINAL`."""

@@ -7,8 +7,8 @@ that of NVCF's workers, and 502 if the inference server's response is not valid.
 from typing import NamedTuple
 
 from http1.stream import Defect, Failure, Headers
+from wire.grpc import DEADLINE_EXCEEDED, UNAVAILABLE, encode_error, error_response
 from wire.grpc import INTERNAL as INTERNAL_STATUS
-from wire.grpc import UNAVAILABLE, encode_error, error_response
 from wire.headers import NVCF_FAULT
 from wire.http1 import encode_response_head
 from wire.problem import NO_RETRY, PROBLEM_JSON, problem
@@ -25,6 +25,7 @@ class Fault(NamedTuple):
     word: bytes
     status: int = 500
     kind: str = "internal-server-error"
+    reason: str = ""
 
 
 CONNECTION = Fault(
@@ -34,6 +35,9 @@ CONNECTION = Fault(
 )
 INTERNAL = Fault("nvcf-worker-service", "Internal error while making inference request", b"worker")
 CLOSED = INTERNAL._replace(word=b"inference-lost")
+PREPARATION = INTERNAL._replace(detail="Internal error while preparing for inference")
+"""The folder for the function's own output cannot be made."""
+ASSETS = INTERNAL._replace(detail="Internal error while downloading assets")
 _SERVICE = Fault(
     "inference-service",
     "The inference server's response is not valid HTTP",
@@ -41,6 +45,16 @@ _SERVICE = Fault(
     502,
     "bad-gateway",
 )
+
+RUN_TIMEOUT = Fault(
+    "nvcf",
+    "The call has run for as long as it allows",
+    b"run-timeout",
+    504,
+    "run-timeout",
+    "run_timeout",
+)
+"""As the gateway says it, which does not know the lease so exactly (`docs/wire.md` §6.6)."""
 
 RESET_REASON = "reset"
 """Of a `http1.stream.Defect` whose detail says all: the server has reset the stream."""
@@ -79,6 +93,8 @@ def grpc_trailers(fault: Fault) -> Headers:
 def _grpc_error(fault: Fault, when: str) -> tuple[int, str]:
     if fault.word == CONNECTION.word:
         return UNAVAILABLE, f"The inference server was lost {when}"
+    if fault.word == RUN_TIMEOUT.word:
+        return DEADLINE_EXCEEDED, fault.detail
     return INTERNAL_STATUS, fault.detail
 
 
@@ -89,7 +105,12 @@ def problem_response(fault: Fault, request_id: str) -> bytes:
     it may be.
     """
     body = problem(
-        fault.status, fault.kind, fault.detail, request_id=request_id, source=fault.source
+        fault.status,
+        fault.kind,
+        fault.detail,
+        request_id=request_id,
+        reason=fault.reason,
+        source=fault.source,
     )
     head = encode_response_head(
         fault.status,

@@ -24,6 +24,7 @@ from wire.http1 import (
 from worker_agent.job.context import Context, Post, Rest
 from worker_agent.job.failures import (
     INTERNAL,
+    RUN_TIMEOUT,
     Fault,
     fault_of,
     grpc_response,
@@ -31,12 +32,14 @@ from worker_agent.job.failures import (
     problem_response,
 )
 from worker_agent.job.locations import with_outer_locations
+from worker_agent.job.modes import Mode
 from worker_agent.job.request import (
     Outgoing,
     RequestError,
     build_request,
     is_grpc_call,
     is_rerunnable,
+    is_run_once,
 )
 from worker_agent.job.states import (
     DELIVERING,
@@ -64,6 +67,11 @@ _LARGE_TRAILERS = Defect("trailers", "The trailers are larger than 16,000 bytes"
 _UNACCEPTABLE = Defect("unacceptable_head", "No gateway accepts the head")
 
 
+UNRUN_AGAIN_S = 1.0
+"""A request that is run once and was not begun is delivered again after this time: its gateway is
+told meanwhile."""
+
+
 class Job:
     """One leased request; the `worker_agent.job.context.InferenceCallbacks` of its request.
 
@@ -76,7 +84,8 @@ class Job:
     ``trailers`` are the header lines of its trailers. ``status`` is
     the response's, 0 before its head; ``fault`` says what failed, if the response is a problem
     document of this agent. ``response_bytes`` counts the body from the inference server. ``defect``
-    is what made its response invalid.
+    is what made its response invalid. ``is_polled``: the client was told to ask again, and only
+    this job has its response.
     """
 
     __slots__ = (
@@ -103,6 +112,7 @@ class Job:
         "fetches_body",
         "freed_at",
         "head_at",
+        "is_polled",
         "lease",
         "leased_at",
         "left_s",
@@ -126,7 +136,7 @@ class Job:
         self._rest_left: int | None = 0
         self._request: Outgoing | None = None
         self._holds_slot = True
-        self._is_broken_off = self._is_unsized = False
+        self._is_broken_off = self._is_unsized = self.is_polled = False
         self._is_lease_ended = False
         self._is_posted = False
         self._interim_left = MAX_INTERIM_HEADS
@@ -163,6 +173,11 @@ class Job:
         except RequestError:
             self._fail(INTERNAL)
             return
+        if request.mode and self._context.special is not None:
+            self._context = self._context.special(self, request)
+            if request.mode is Mode.COMPAT:
+                self._begin_compat(request)
+                return
         gate, leased_at = self._context.gate, self.leased_at
         if self.envelope.requested_at_ns and (not request.has_rest or self.lease.deliveries == 1):
             # Otherwise the end of the window is not known, because it stands still while a worker
@@ -176,10 +191,26 @@ class Job:
             self._finish(Outcome.LATE)
             return
         self._start_by = leased_at + slack_s
+        if request.run_s:
+            self._context.registry.bounded(self.request_id, leased_at + request.run_s)
         # A body that flows through cannot be sent twice, so it must not meet a stale connection.
         self._context.inference.open(request, self, is_fresh=request.has_rest)
 
+    def _begin_compat(self, request: Outgoing) -> None:
+        """Start whatever its window, unless it is over: the client can be told to ask again."""
+        is_dated = self.envelope.requested_at_ns > 0
+        if is_dated and request.left_s + self._context.gate.offset.seconds < 0.0:
+            self._fail(INTERNAL)
+            return
+        self._start_by = inf
+        self._context.inference.open(request, self, is_fresh=request.has_rest)
+
     # The inference server
+
+    def failed(self, fault: Fault) -> None:
+        """What the request or its response needs beside the inference server cannot be had."""
+        if self.state is OPENING or self.state is FORWARDING:
+            self._fail(fault)
 
     def may_send(self, now: float) -> bool:
         """Return whether the request is still to be sent, now that a connection is open.
@@ -187,7 +218,9 @@ class Job:
         It can have been cancelled before. If its window ends too soon, it ends here.
         """
         request = self._request
-        if self.state is not OPENING or request is None or self.lease.is_over():
+        if self.state is not OPENING or request is None:
+            return False
+        if self.lease.is_over() and not self.is_polled:
             return False
         if now <= self._start_by or self._is_in_time(request, now):
             return True
@@ -211,9 +244,23 @@ class Job:
             self._rest_left = None if announced is None else announced - len(request.body)
             self._rest = self._context.attach.fetch(self)
 
+    def sent_again(self, writer: RequestWriter | None) -> None:
+        """Another request for the response was written.
+
+        `None`: the one before has ended, and there is no response to pass on yet.
+        """
+        if self.state is FORWARDING:
+            self._inference = writer
+        else:
+            self._check_late(Event.SENT_AGAIN, FORWARDING)
+
     def unreachable(self) -> None:
         """No connection to the inference server could be opened."""
-        if self.state is OPENING:
+        if self.state is not OPENING:
+            return
+        if self.is_polled:
+            self._fail(fault_of(Failure.UNREACHABLE))
+        else:
             self._finish(Outcome.HANDED_BACK)
 
     def response_interim(self, status: int, headers: Headers) -> None:
@@ -255,7 +302,7 @@ class Job:
         headers = with_outer_locations(headers, self.envelope, self._context.platform_headers)
         length = len(body) if body else body_bytes
         # Trailers come after chunks, which have no announced length.
-        head = _inner_head(status, headers, None if self.trailers else length)
+        head = inner_head(status, headers, None if self.trailers else length)
         if head is None:
             self._fail_invalid(_UNACCEPTABLE)
             return
@@ -273,7 +320,7 @@ class Job:
             self._open_tunnel(self._request.upgrade, headers)
             return
         headers = with_outer_locations(headers, self.envelope, self._context.platform_headers)
-        head = _inner_head(status, headers, body_bytes)
+        head = inner_head(status, headers, body_bytes)
         if head is None:
             self._fail_invalid(_UNACCEPTABLE)
             return
@@ -360,7 +407,7 @@ class Job:
             request = self._request
             if request is None:
                 raise AssertionError("a response to no request")
-            if self.lease.is_over():
+            if self.lease.is_over() and not self.is_polled:
                 self._finish(Outcome.LAPSED)
                 return
             if is_stale and not self._is_retried and self._rest is None:
@@ -372,7 +419,8 @@ class Job:
                 return
             if failure is not Failure.INVALID:
                 self._context.inference.broke()
-                if is_rerunnable(self.envelope) and self.lease.deliveries == 1:
+                is_first = self.lease.deliveries == 1 and not self.is_polled
+                if is_first and is_rerunnable(self.envelope):
                     self._finish(Outcome.HANDED_BACK)
                     return
             self._fail(fault_of(failure, defect))
@@ -428,7 +476,7 @@ class Job:
             return
         if self.state is STREAMING:
             self._break_off(INTERNAL)
-        elif self.lease.is_over():
+        elif self.lease.is_over() and not self.is_polled:
             # Another worker may have it by now, and the rest with it.
             self._finish(Outcome.LAPSED)
         else:
@@ -458,6 +506,10 @@ class Job:
             self._end_lease()
             if self._is_broken_off and self.state is STREAMING:
                 self._finish(Outcome.FAILED)
+
+    def postponed(self) -> None:
+        """The client was told to ask again: nobody else may run this from now on."""
+        self.is_polled = True
 
     def post_answered(self, status: int) -> None:
         """The gateway responded to the POST; before its end this means that no client waits."""
@@ -503,8 +555,17 @@ class Job:
 
     def lapse(self) -> None:
         """The lease may have ended, and another worker may have the request."""
-        if self.state is OPENING or self.state is FORWARDING:
+        if (self.state is OPENING or self.state is FORWARDING) and not self.is_polled:
             self._finish(Outcome.LAPSED)
+
+    def run_ended(self) -> None:
+        """The run has taken as long as its client allows."""
+        if self.state is not OPENING and self.state is not FORWARDING:
+            return
+        if self.lease.is_over():
+            self._finish(Outcome.LAPSED)
+        else:
+            self._fail(RUN_TIMEOUT)
 
     def cancel(self) -> None:
         """The gateway withdrew the request."""
@@ -515,7 +576,7 @@ class Job:
         """The agent stops now: end the lease of a request without a response with a nak."""
         if self.state is not DONE:
             # The gateway knows whether another worker can have what was fetched of the body.
-            is_begun = self.state > FORWARDING
+            is_begun = self.state > FORWARDING or self.is_polled
             self._finish(Outcome.FAILED if is_begun else Outcome.HANDED_BACK)
 
     def _is_in_time(self, request: Outgoing, now: float) -> bool:
@@ -623,7 +684,7 @@ class Job:
         self.response = self.trailers = b""
         is_lease_ended, self._is_lease_ended = self._is_lease_ended, True
         if outcome is Outcome.HANDED_BACK:
-            self.lease.nak()
+            self.lease.nak(UNRUN_AGAIN_S if is_run_once(self.envelope) else 0.0)
         elif not is_lease_ended and outcome is not Outcome.LAPSED:
             self.lease.ack()
         if was_running:
@@ -644,7 +705,7 @@ def _trailer_lines(trailers: Headers) -> bytes:
     return lines
 
 
-def _inner_head(status: int, headers: Headers, body_bytes: int | None) -> bytes | None:
+def inner_head(status: int, headers: Headers, body_bytes: int | None) -> bytes | None:
     """Return the head as the gateway's POST carries it, ``None`` if the gateway would refuse it."""
     known = _known_heads.get(id(headers))
     if known is not None and known[0] is headers and known[1] == status and known[2] == body_bytes:

@@ -22,12 +22,17 @@ from wire.headers import (
     NVCF_INVOCATION_REGION,
     NVCF_PASS_INTERIM,
     NVCF_POLL_SECONDS,
+    NVCF_POLLED,
+    NVCF_RUN_SECONDS,
     NVCF_UPGRADE,
+    ONCE,
     PLATFORM,
     misspelled,
 )
 from wire.http1 import HeadError, encode_request_start, is_token
+from wire.ids import parse_uuid
 from wire.websocket import WEBSOCKET
+from worker_agent.job.modes import Mode, mode_of
 from worker_agent.job.websocket import Upgrade, upgrade_of
 
 _NAMES_SET_HERE = (
@@ -41,6 +46,8 @@ _NAMES_SET_HERE = (
         NVCF_ALLOW_RERUN,
         NVCF_PASS_INTERIM,
         NVCF_POLL_SECONDS,
+        NVCF_POLLED,
+        NVCF_RUN_SECONDS,
         NVCF_INVOCATION_REGION,
         TIMEOUT,
     }
@@ -56,10 +63,12 @@ _PLATFORM_LINES = (
     b"NVCF-INVOCATION-REGION: %b\r\nNvcf-Poll-Seconds: %d\r\n"
 )
 _LINES = _PLATFORM_LINES.count(b"\n")
+_ONCE = [ONCE]
 _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"})
 """Methods that may be repeated (RFC 9110 §9.2.2)."""
 _SAFE = frozenset({b"GET", b"HEAD"})
 _METHODS_WITHOUT_BODY = frozenset({b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"TRACE", b"CONNECT"})
+_JSON = (b"Content-Type", b"application/json")
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 _NS = 1_000_000_000
 
@@ -69,9 +78,19 @@ class RequestError(Exception):
 
 
 class PlatformHeaders:
-    """The inference server's address and the headers that every request to it carries."""
+    """The inference server's address and the headers that every request to it carries.
 
-    __slots__ = ("asset_dir", "host", "large_output_dir", "port", "static_lines")
+    ``has_compat``: responses are rewritten for clients of NVCF's polling routes.
+    """
+
+    __slots__ = (
+        "asset_dir",
+        "has_compat",
+        "host",
+        "large_output_dir",
+        "port",
+        "static_lines",
+    )
 
     def __init__(
         self,
@@ -80,6 +99,7 @@ class PlatformHeaders:
         *,
         asset_dir: str,
         large_output_dir: str,
+        has_compat: bool = False,
     ) -> None:
         """``authority`` is ``host:port`` of the inference server; ``lines`` are names and values.
 
@@ -91,6 +111,7 @@ class PlatformHeaders:
         self.static_lines = text.encode()
         host, _, port = authority.rpartition(":")
         self.host, self.port = host.lower().encode(), int(port)
+        self.has_compat = has_compat
         self.asset_dir = asset_dir.encode()
         self.large_output_dir = large_output_dir.encode()
 
@@ -104,7 +125,9 @@ class Outgoing:
     HEAD, which may be repeated whatever became of them (RFC 9110 §9.2.1). ``passes_interim``: the
     client is to get interim responses. The gateway waits ``window_s`` seconds for the response
     head; of these ``left_s`` are left by this machine's clock when the request is built.
-    ``upgrade`` is set if it asks for a WebSocket: the rest that follows is no body then.
+    ``run_s`` is for how many seconds from its lease on it may run, 0 if that is not bounded.
+    ``upgrade`` is set if it asks for a WebSocket: the rest that follows is no body then. ``mode``
+    says how its response is passed on.
     """
 
     __slots__ = (
@@ -115,7 +138,9 @@ class Outgoing:
         "is_head",
         "is_safe",
         "left_s",
+        "mode",
         "passes_interim",
+        "run_s",
         "upgrade",
         "window_s",
     )
@@ -132,8 +157,11 @@ class Outgoing:
         passes_interim: bool,
         window_s: float,
         left_s: float,
+        run_s: int = 0,
         upgrade: Upgrade | None = None,
+        mode: Mode = Mode.FINAL,
     ) -> None:
+        self.mode = mode
         self.head = head
         self.body = body
         self.body_bytes = body_bytes
@@ -143,6 +171,7 @@ class Outgoing:
         self.passes_interim = passes_interim
         self.window_s = window_s
         self.left_s = left_s
+        self.run_s = run_s
         self.upgrade = upgrade
 
 
@@ -151,7 +180,7 @@ class _Prepared(NamedTuple):
 
     ``start`` are the first line and the lines of what is forwarded, ``length`` is the value of
     content-length, ``poll_s`` the caller's poll window. ``timeout_ns`` is
-    the deadline of a gRPC call, counted from its arrival.
+    the deadline of a gRPC call, counted from its arrival. ``run_s`` is as in `Outgoing`.
     """
 
     start: bytes
@@ -161,10 +190,21 @@ class _Prepared(NamedTuple):
     region: bytes
     passes_interim: bool
     timeout_ns: int | None
+    mode: Mode
+    run_s: int
 
 
-def _prepare(envelope: Envelope) -> _Prepared:
+def _prepare(envelope: Envelope, platform_headers: PlatformHeaders) -> _Prepared:
     headers, dropped = _sort(envelope.headers)
+    mode = Mode.FINAL
+    if envelope.assets or dropped.get(NVCF_POLLED) != b"false":
+        mode = mode_of(
+            headers,
+            is_polled=dropped.get(NVCF_POLLED) != b"false",
+            has_compat=platform_headers.has_compat and NVCF_UPGRADE not in dropped,
+        )
+        if mode is Mode.COMPAT and not any(name.lower() == CONTENT_TYPE for name, _ in headers):
+            headers = [*headers, _JSON]
     try:
         start = encode_request_start(envelope.method, envelope.path or b"/", headers)
     except HeadError as error:
@@ -178,6 +218,8 @@ def _prepare(envelope: Envelope) -> _Prepared:
         dropped.get(NVCF_INVOCATION_REGION, b""),
         dropped.get(NVCF_PASS_INTERIM) == b"true",
         decode_timeout(dropped.get(TIMEOUT, b"")),
+        mode,
+        _run_seconds(dropped.get(NVCF_RUN_SECONDS, b"")),
     )
 
 
@@ -188,7 +230,7 @@ def build_request(envelope: Envelope, platform_headers: PlatformHeaders, now_ns:
     """
     prepared = envelope.head.prepared
     if not isinstance(prepared, _Prepared):
-        prepared = envelope.head.prepared = _prepare(envelope)
+        prepared = envelope.head.prepared = _prepare(envelope, platform_headers)
     method, length, poll_s = envelope.method, prepared.length, prepared.poll_s
     body_bytes = _body_bytes(envelope, length)
     age_ns = now_ns - envelope.requested_at_ns
@@ -216,6 +258,9 @@ def build_request(envelope: Envelope, platform_headers: PlatformHeaders, now_ns:
         length_line,
     )
     window_s = (poll_s or 1) + RESPONSE_GRACE_S
+    mode = prepared.mode
+    if mode and envelope.assets:
+        head = b"%bNVCF-FUNCTION-ASSET-IDS: %b\r\n\r\n" % (head[:-2], _asset_ids(envelope))
     has_rest = envelope.request_token is not None
     return Outgoing(
         head,
@@ -227,8 +272,21 @@ def build_request(envelope: Envelope, platform_headers: PlatformHeaders, now_ns:
         passes_interim=prepared.passes_interim,
         window_s=window_s,
         left_s=window_s - age_ns / _NS,
+        run_s=prepared.run_s,
         upgrade=upgrade,
+        mode=mode,
     )
+
+
+def _asset_ids(envelope: Envelope) -> bytes:
+    """Return the ids of the assets. Raises `RequestError` if one cannot be the name of a file."""
+    ids = []
+    for asset in envelope.assets:
+        asset_id = parse_uuid(asset.asset_id.encode())
+        if asset_id is None:
+            raise RequestError("the id of an asset is not a UUID")
+        ids.append(asset_id)
+    return ",".join(ids).encode()
 
 
 def is_grpc_call(envelope: Envelope) -> bool:
@@ -239,9 +297,14 @@ def is_grpc_call(envelope: Envelope) -> bool:
 def is_rerunnable(envelope: Envelope) -> bool:
     """Return whether the function may run the request a second time."""
     allowed = {value for name, value in envelope.headers if name.lower() == NVCF_ALLOW_RERUN}
-    if b"never" in allowed:
+    if b"never" in allowed or b"once" in allowed:
         return False
     return envelope.method in _IDEMPOTENT or b"false" not in allowed
+
+
+def is_run_once(envelope: Envelope) -> bool:
+    """Return whether the gateway is asked at each delivery: it permits one run in all."""
+    return envelope.headers[-1:] == _ONCE
 
 
 def poll_seconds(value: bytes) -> int:
@@ -249,6 +312,21 @@ def poll_seconds(value: bytes) -> int:
     if not value or not _DIGITS.fullmatch(value):
         return DEFAULT_POLL_S
     return min(int(value), MAX_POLL_S)
+
+
+def poll_left_s(envelope: Envelope, now_ns: int) -> float:
+    """Return for how many seconds the client still waits, negative if it does not.
+
+    Without the grace that its gateway adds.
+    """
+    value = next((v for n, v in envelope.headers if n.lower() == NVCF_POLL_SECONDS), b"")
+    age_ns = now_ns - envelope.requested_at_ns if envelope.requested_at_ns else 0
+    return poll_seconds(value) - max(0, age_ns) / _NS
+
+
+def _run_seconds(value: bytes) -> int:
+    """Return for how long a run is allowed; 0 if that is not bounded."""
+    return min(int(value), int(MAX_INVOCATION_S)) if _DIGITS.fullmatch(value) else 0
 
 
 def window_left_s(envelope: Envelope, now_ns: int) -> float:

@@ -17,6 +17,10 @@ whose request was not sent, may be run again, or is abandoned by the agent. A le
 over, because the process stood still, is not ended at all: it may be another worker's. A job whose
 poll window ends too soon goes from OPENING to DONE (`worker_agent.job.window`).
 
+A client of NVCF's polling routes may be told to ask again, before there is a response
+(`worker_agent.compat`). The state stays as it is then, and so does the lease, but nobody else may
+run the request from now on. An inference server that responds 202 is asked again in FORWARDING.
+
 `TRANSITIONS` is the complete transition table. `worker_agent.job.machine` implements it as plain
 methods; a test fires every event in every state and compares with the table, and
 ``docs/states.md`` is generated from it.
@@ -43,8 +47,10 @@ class Event(Enum):
 
     BEGIN = "begin"
     # The inference server
+    FAILED = "failed"
     MAY_SEND = "may_send"
     SENT = "sent"
+    SENT_AGAIN = "sent_again"
     UNREACHABLE = "unreachable"
     RESPONSE_INTERIM = "response_interim"
     RESPONSE_WHOLE = "response_whole"
@@ -64,6 +70,7 @@ class Event(Enum):
     POST_PAUSE_WRITING = "post_pause_writing"
     POST_RESUME_WRITING = "post_resume_writing"
     POSTED = "posted"
+    POSTPONED = "postponed"
     POST_ANSWERED = "post_answered"
     POST_BROKEN = "post_broken"
     # The queue and the agent
@@ -71,10 +78,14 @@ class Event(Enum):
     ABANDON = "abandon"
     LEASED_AGAIN = "leased_again"
     LAPSE = "lapse"
+    RUN_ENDED = "run_ended"
 
 
 _FIRST_STATE = {
+    Event.FAILED: OPENING,
     Event.MAY_SEND: OPENING,
+    Event.SENT_AGAIN: FORWARDING,
+    Event.POSTPONED: OPENING,
     Event.UNREACHABLE: OPENING,
     Event.RESPONSE_INTERIM: FORWARDING,
     Event.RESPONSE_WHOLE: FORWARDING,
@@ -98,6 +109,7 @@ _FIRST_STATE = {
     Event.ABANDON: OPENING,
     Event.LEASED_AGAIN: OPENING,
     Event.LAPSE: OPENING,
+    Event.RUN_ENDED: OPENING,
 }
 """The state from which on an event can come. Inference server, gateway and queue act independently
 of one another, so every event may be late: the job is past it and ignores it. None comes early."""
@@ -112,6 +124,7 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     },
     # A request whose window ends too soon is not sent: at its lease, or when a connection is open.
     (OPENING, Event.BEGIN): frozenset({OPENING, DELIVERING, DONE}),
+    **{(state, Event.FAILED): frozenset({DELIVERING}) for state in (OPENING, FORWARDING)},
     (OPENING, Event.MAY_SEND): frozenset({OPENING, DONE}),
     # The inference server. A stale connection breaks before it carried a byte: one more is tried.
     # A request that was not sent goes to another worker, and so does one that may be run again.
@@ -141,7 +154,10 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     # The queue and the agent
     **{(state, Event.CANCEL): frozenset({DONE}) for state in State},
     **{(state, Event.ABANDON): frozenset({DONE}) for state in State},
-    **{(state, Event.LAPSE): frozenset({DONE}) for state in (OPENING, FORWARDING)},
+    # Of a client that was told to ask again, no other worker can have the request.
+    **{(s, Event.LAPSE): frozenset({s, DONE}) for s in (OPENING, FORWARDING)},
+    # The run takes longer than its client allows. After the response head the gateway ends it.
+    **{(state, Event.RUN_ENDED): frozenset({DELIVERING, DONE}) for state in (OPENING, FORWARDING)},
 }
 """The possible next states by state and event. An event that is absent for a state is impossible
 there: the method raises `impossible`."""

@@ -262,6 +262,11 @@ def _is_expired(key: ApiKey, now: float) -> bool:
     return key.expires_at is not None and key.expires_at <= now
 
 
+_IN_URL = (
+    "The call has no credential. Send {what} as the bearer or, as nvcf-cli sends none, put it into "
+    "the URL of the key service: https://any:CREDENTIAL@host ({variable})"
+)
+"""What works with NVCF's CLI, whose Go client sends the user information of a URL as Basic."""
 _KEY = "/v1/keys/{keyId}"
 _TAG = "keys"
 _SCOPES = (SETUP,)
@@ -270,7 +275,18 @@ ROUTES: tuple[AnyRoute, ...] = (
     Route("POST", "/v1/keys", create, "Create a key", _TAG, _SCOPES, CreatedKey, CreateKey),
     Route("GET", "/v1/keys", list_keys, "List keys", _TAG, _SCOPES, KeysResponse),
     Route("GET", _KEY, get, "Get a key", _TAG, _SCOPES, KeyView),
-    Route("DELETE", _KEY, revoke, "Revoke a key", _TAG, _SCOPES, status=204),
+    Route(
+        "DELETE",
+        _KEY,
+        revoke,
+        "Revoke a key",
+        _TAG,
+        _SCOPES,
+        status=204,
+        without_credential=_IN_URL.format(
+            what="an admin token", variable="api_keys_service_url of nvcf-cli"
+        ),
+    ),
     Route(
         "PUT",
         f"{_KEY}/authorizations",
@@ -302,5 +318,8 @@ ROUTES: tuple[AnyRoute, ...] = (
         AdminToken,
         CreateAdminToken,
         is_body_optional=True,
+        without_credential=_IN_URL.format(
+            what="the bootstrap secret", variable="api_keys_admin_service_url of nvcf-cli"
+        ),
     ),
 )

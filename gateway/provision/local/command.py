@@ -62,6 +62,11 @@ class Allocation:
     secrets_file: Path
     admin_host: str = "127.0.0.1"
 
+    @property
+    def folder(self) -> Path:
+        """The instance's own folder."""
+        return self.secrets_file.parent
+
 
 @dataclass(frozen=True, slots=True)
 class Command:
@@ -162,6 +167,8 @@ def worker_command(
         "WORKER_INFERENCE__PORT": str(allocation.port),
         "WORKER_INFERENCE__PROTOCOL": "grpc" if is_grpc(spec.get("inferenceUrl")) else "http",
         "WORKER_INFERENCE__MAX_CONCURRENCY": str(launch.spec.concurrency),
+        "WORKER_INFERENCE__ASSET_DIR": str(allocation.folder / "inputAssets"),
+        "WORKER_INFERENCE__LARGE_OUTPUT_DIR": str(allocation.folder / "response"),
         "WORKER_ADMIN__LISTEN": f"{allocation.admin_host}:0",
         "WORKER_DRAIN__TIMEOUT_S": f"{drain_s:g}",
         **health_settings,

@@ -8,8 +8,9 @@ from nats.js.kv import KeyValue
 
 from gateway.domain.model import VersionKey
 from gateway.errors import StoreUnavailable
-from gateway.store.interface import MARKER_S, Entry, SharedNumbers
+from gateway.store.interface import MARKER_S, ClaimStore, Entry, SharedNumbers
 from gateway.store.names import BUCKETS, FUNCTIONS, IN_MEMORY, key_at
+from gateway.store.nats.claims import NatsClaims
 from gateway.store.nats.connection import (
     RESPONSE_WITHIN_S,
     NatsStoreConnection,
@@ -123,6 +124,9 @@ class NatsStore(Store):
 
     def shared_numbers(self, max_age_s: float) -> SharedNumbers:
         return NatsSharedNumbers(self.connection, self._prefix, self._replicas, max_age_s)
+
+    def claims(self, max_age_s: float, account_limit: int) -> ClaimStore:
+        return NatsClaims(self.connection, self._prefix, self._replicas, max_age_s, account_limit)
 
     async def _latest(self, bucket: str, pattern: str) -> Entry | None:
         """Return the last write or deletion of a name that matches ``pattern``.

@@ -5,10 +5,11 @@ from collections.abc import Callable
 
 from gateway.domain.model import VersionKey
 from gateway.errors import Conflict
-from gateway.store.interface import Entry, SharedNumbers
+from gateway.store.interface import ClaimStore, Entry, SharedNumbers
 from gateway.store.names import FUNCTIONS, key_at
 from gateway.store.options import RedisStoreOptions
 from gateway.store.records import Store
+from gateway.store.redis.claims import RedisClaims
 from gateway.store.redis.connection import RedisStoreConnection
 from gateway.store.redis.feed import RedisFeed, scan
 from gateway.store.redis.scripts import CONFLICT, DELETE, WRITE, BucketKeys, split
@@ -89,6 +90,9 @@ class RedisStore(Store):
 
     def shared_numbers(self, max_age_s: float) -> SharedNumbers:
         return RedisSharedNumbers(self.connection, self._prefix, max_age_s)
+
+    def claims(self, max_age_s: float, account_limit: int) -> ClaimStore:
+        return RedisClaims(self.connection, self._prefix, max_age_s, account_limit)
 
     def _keys(self, bucket: str) -> BucketKeys:
         return BucketKeys.of(self._prefix, bucket)

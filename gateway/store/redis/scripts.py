@@ -20,9 +20,12 @@ from hashlib import sha1
 from typing import NamedTuple
 
 from gateway.store.interface import MARKER_S, MAX_SHARED_NAMES
+from gateway.store.names import account_token
 
 CONFLICT = 0
 """What a script returns, in place of the new revision, if the stored revision is another."""
+FULL = -1
+"""What `CLAIM` returns if the account has as many claims as it may."""
 _KEPT_CHANGES = 1000
 """Changes that a reader may be behind before it must read the whole bucket again."""
 _FORGOTTEN_AT_ONCE = 32
@@ -100,6 +103,42 @@ return revision
 """
 
 
+_CLAIM = f"""#!lua
+{_REVISION}
+local claim, ages = unpack(KEYS)
+local max_age_s, limit = tonumber(ARGV[2]), tonumber(ARGV[3])
+if redis.call('EXISTS', claim) == 1 then
+    return {CONFLICT}
+end
+local too_old = '(' .. text(now - max_age_s * 1000000)
+local expired = redis.call('ZRANGEBYSCORE', ages, '-inf', too_old, 'LIMIT', 0, {_FORGOTTEN_AT_ONCE})
+if #expired > 0 then
+    redis.call('ZREM', ages, unpack(expired))
+end
+if redis.call('ZCARD', ages) >= limit then
+    return {FULL}
+end
+local last = redis.call('ZRANGE', ages, -1, -1, 'WITHSCORES')[2]
+local revision = math.max(now, (tonumber(last) or 0) + 1)
+redis.call('ZADD', ages, revision, claim)
+redis.call('PEXPIRE', ages, max_age_s * 1000)
+redis.call('SET', claim, text(revision) .. ' ' .. ARGV[1], 'PX', max_age_s * 1000)
+return revision
+"""
+
+_RELEASE = f"""#!lua flags=allow-oom
+{_REVISION}
+local claim, ages = unpack(KEYS)
+local stored = redis.call('GET', claim)
+if not stored or string.match(stored, '^%d+') ~= ARGV[1] then
+    return {CONFLICT}
+end
+redis.call('ZREM', ages, claim)
+redis.call('DEL', claim)
+return 1
+"""
+
+
 class StoreScript(NamedTuple):
     """A script and its digest, by which a server that knows it runs it."""
 
@@ -120,6 +159,12 @@ It runs when the memory is full: else nothing could be deleted.
 """
 REPLACE = _script(_REPLACE)
 """Arguments: name, revision to replace, document, seconds to keep it. Returns the new revision."""
+
+
+CLAIM = _script(_CLAIM)
+"""Arguments: document, whole seconds to keep it, claims of the account. Returns the revision."""
+RELEASE = _script(_RELEASE)
+"""Argument: revision to delete. Returns 1; runs when the memory is full, as `DELETE`."""
 
 
 class BucketKeys(NamedTuple):
@@ -149,6 +194,22 @@ class NumberKeys(NamedTuple):
     def of(cls, prefix: str) -> "NumberKeys":
         tag = f"{{{prefix}_rates}}"
         return cls(*(f"{tag}:{field}" for field in cls._fields))
+
+
+class ClaimKeys(NamedTuple):
+    """The keys of one claim, in the order in which scripts take them.
+
+    ``claim`` is a text that expires: revision, a space, the document. ``ages`` is a sorted set: the
+    claims of the account by their revisions.
+    """
+
+    claim: str
+    ages: str
+
+    @classmethod
+    def of(cls, prefix: str, account: str, name: str) -> "ClaimKeys":
+        tag = f"{{{prefix}_claims}}:{account_token(account)}"
+        return cls(f"{tag}:claim:{name}", f"{tag}:ages")
 
 
 def split(stored: bytes) -> tuple[bytes, int]:

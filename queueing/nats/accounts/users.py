@@ -15,6 +15,8 @@ to its own inbox:
     $JS.API.CONSUMER.INFO.>       service ────▶  nvcf.js.CONSUMER.INFO.<stream>.<consumer>
     $JS.ACK.>                     service ────▶  $JS.ACK.<stream>.<consumer>.>
     nvcf.cancel.*                 stream  ────▶  nvcf.cancel.<version>
+    nvcf.polling.*.*              stream  ────▶  nvcf.polling.<version>.*
+    nvcf.polled.*.>               service ────▶  nvcf.polled.<version>.>
 
 The prefix differs because the server itself responds to ``$JS.API`` of every account, here with
 "not enabled".
@@ -31,11 +33,20 @@ import hmac
 from typing import NamedTuple
 
 from queueing.nats.accounts.jwt import Role, Signer, UserCredentials, account_jwt, user_credentials
-from wire.subjects import cancel_subject, consumer_name, stream_name, worker_inbox
+from wire.subjects import (
+    cancel_subject,
+    consumer_name,
+    polled_subject,
+    scoped_polling_subject,
+    stream_name,
+    worker_inbox,
+)
+from wire.worker_api import MAX_CONCURRENCY
 
-_TEMPLATE_AT = 1_790_000_000
+_TEMPLATE_AT = 1_796_000_000
 """Unix time of the last change to the content of versions' accounts: the same in each process."""
-_MAX_SUBSCRIPTIONS = 64
+_MAX_SUBSCRIPTIONS = MAX_CONCURRENCY + 64
+"""A worker subscribes to the polls of every request that it has answered with 202."""
 _MAX_PAYLOAD_BYTES = 65_536
 WORKER_API = "nvcf.js"
 """The prefix of JetStream's API subjects in accounts of versions."""
@@ -54,6 +65,8 @@ class WorkerSubjects(NamedTuple):
     info: str
     acks: str
     cancels: str
+    polls: str
+    receipts: str
 
     @classmethod
     def of(cls, region: str, version_id: str) -> "WorkerSubjects":
@@ -64,6 +77,8 @@ class WorkerSubjects(NamedTuple):
             f"{WORKER_API}.{_INFO}.{consumer}",
             f"{_ACK}.{consumer}.>",
             cancel_subject(version_id),
+            scoped_polling_subject(version_id, "*"),
+            polled_subject(version_id, ">"),
         )
 
 
@@ -90,6 +105,8 @@ class WorkerUsers:
             self._import(subjects.info, "service"),
             self._import(subjects.acks, "service"),
             self._import(subjects.cancels, "stream"),
+            self._import(subjects.polls, "stream"),
+            self._import(subjects.receipts, "service"),
         ]
         return account_jwt(
             self._operator,
@@ -117,8 +134,8 @@ class WorkerUsers:
         subjects = WorkerSubjects.of(self._region, version_id)
         inbox = worker_inbox(version_id, instance_id)
         content = {
-            "pub": {"allow": [subjects.next, subjects.info, subjects.acks]},
-            "sub": {"allow": [subjects.cancels, f"{inbox}.>"]},
+            "pub": {"allow": [subjects.next, subjects.info, subjects.acks, subjects.receipts]},
+            "sub": {"allow": [subjects.cancels, subjects.polls, f"{inbox}.>"]},
             "subs": _MAX_SUBSCRIPTIONS,
             "payload": _MAX_PAYLOAD_BYTES,
             "allowed_connection_types": ["STANDARD"],
@@ -172,6 +189,13 @@ def gateway_account(operator: Signer, account: str, now: int) -> str:
         },
         {"name": "acks", "subject": f"{_ACK}.>", "type": "service", "response_type": "Singleton"},
         {"name": "cancels", "subject": cancel_subject("*"), "type": "stream"},
+        {"name": "polls", "subject": scoped_polling_subject("*", "*"), "type": "stream"},
+        {
+            "name": "receipts",
+            "subject": polled_subject("*", ">"),
+            "type": "service",
+            "response_type": "Singleton",
+        },
     ]
     return account_jwt(operator, account, "gateway", now, {"limits": limits, "exports": exports})
 

@@ -11,6 +11,7 @@ from queueing.nats.admin import JetStreamAdmin
 from queueing.nats.bus import NatsBus
 from queueing.nats.consumer import PullConsumer as JetStreamConsumer
 from queueing.nats.gateway import stream_settings
+from queueing.nats.polls import NatsPolls
 from queueing.nats.queue import JetStreamQueue
 from queueing.own_requests import queue_limits
 from queueing.redis.addresses import parse_server
@@ -19,6 +20,7 @@ from queueing.redis.bus import RedisBus
 from queueing.redis.connection import RedisConnection
 from queueing.redis.consumer import PushConsumer
 from queueing.redis.link import RedisOptions
+from queueing.redis.polls import RedisPolls
 from queueing.redis.queue import RedisQueue
 from queueing.redis.scripts import GATEWAY, WORKER
 from queueing.settings import QueueSettings
@@ -28,12 +30,21 @@ from tests.support.redis_server import RedisServer
 from tests.support.waiting import PATIENCE_S
 
 
+class Polls(Protocol):
+    """What sends further polls to workers."""
+
+    async def poll(
+        self, version_id: str, request_id: str, envelope: bytes, timeout_s: float
+    ) -> None: ...
+
+
 class Gateway(NamedTuple):
     """One gateway process's side, started."""
 
     queue: FunctionQueue
     admin: QueueAdmin
     bus: Bus
+    polls: Polls
 
 
 class Backend(Protocol):
@@ -80,9 +91,8 @@ class NatsBackend:
             )
             await queue.start()
             try:
-                yield Gateway(
-                    queue, JetStreamAdmin(connection, REGION, streams), NatsBus(connection)
-                )
+                admin = JetStreamAdmin(connection, REGION, streams)
+                yield Gateway(queue, admin, NatsBus(connection), NatsPolls(connection))
             finally:
                 await queue.close()
 
@@ -156,7 +166,8 @@ class RedisBackend:
             try:
                 async with asyncio.timeout(PATIENCE_S):
                     await bus.wait_ready()
-                yield Gateway(queue, RedisAdmin(connection, REGION, settings.lease_s), bus)
+                admin = RedisAdmin(connection, REGION, settings.lease_s)
+                yield Gateway(queue, admin, bus, RedisPolls(connection, REGION))
             finally:
                 await queue.close()
                 await bus.close()

@@ -17,7 +17,7 @@ from tests.support.queue_harness import (
     until_depth,
 )
 from tests.support.redis_server import RedisServer, available_servers
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_S, until
 
 NATS = "nats"
 BROKERS = [NATS, *available_servers()]
@@ -666,3 +666,50 @@ async def test_a_bus_request_without_a_reply_fails_in_time(backend: Backend) -> 
         with pytest.raises(QueueUnavailable) as raised:
             await gateway.bus.request(subject, b"", timeout_s=0.05)
         assert not isinstance(raised.value, NoResponder)
+
+
+# Polls
+
+
+async def test_the_worker_of_a_request_gets_its_polls_until_it_listens_no_more(
+    backend: Backend,
+) -> None:
+    version, request = new_version(), new_request(1)
+    async with backend.gateway() as gateway, backend.worker(version) as work:
+        await gateway.admin.ensure(version)
+        await until(work.pull.is_bound)
+        polls: list[bytes] = []
+
+        def poll(envelope: bytes, acknowledge: Callable[[], None]) -> None:
+            polls.append(envelope)
+            acknowledge()
+
+        subscription = await work.pull.listen_for_polls(request, poll)
+        for envelope in (b"one", b"two\r\n"):
+            await gateway.polls.poll(version, request, envelope, PATIENCE_S)
+        await until(lambda: len(polls) == 2)
+        assert polls == [b"one", b"two\r\n"]
+        with pytest.raises(NoResponder):
+            await gateway.polls.poll(version, new_request(1), b"another's", PATIENCE_S)
+        subscription.unsubscribe()
+
+        async def is_gone() -> bool:
+            try:
+                await gateway.polls.poll(version, request, b"late", PATIENCE_S)
+            except NoResponder:
+                return True
+            return False
+
+        await until(is_gone)
+
+
+async def test_polls_cannot_be_heard_or_sent_without_a_broker(own_backend: Backend) -> None:
+    version, request = new_version(), new_request(1)
+    async with own_backend.gateway() as gateway, own_backend.worker(version) as work:
+        await gateway.admin.ensure(version)
+        await until(work.pull.is_bound)
+        await own_backend.stop()
+        with pytest.raises(QueueUnavailable):
+            await gateway.polls.poll(version, request, b"one", PATIENCE_S)
+        with pytest.raises(QueueUnavailable):
+            await work.pull.listen_for_polls(request, lambda _envelope, _acknowledge: None)

@@ -6,8 +6,10 @@ The test hands out the leases; there is no queue.
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from http1.client.pool import Pool
+from queueing.interface import PollHandler, QueueUnavailable
 from runtime.lifecycle import Ticker
 from runtime.metrics import MetricRegistry
 from runtime.tasks import cancel_all
@@ -18,6 +20,7 @@ from wire.deadlines import VANISHED_S
 from worker_agent.app.metrics import Metrics
 from worker_agent.attach.channels import AgentChannels
 from worker_agent.attach.gateways import AttachLimits, GatewayPool, connector, is_target
+from worker_agent.compat.call import Compat
 from worker_agent.inference.health import HttpProbe
 from worker_agent.inference.liveness import Liveness
 from worker_agent.inference.server import InferenceServer
@@ -76,12 +79,25 @@ class HandLease:
         self.ended.set()
 
 
+class PollListener:
+    """A subscription to the polls of one request."""
+
+    def __init__(self, polls: dict[str, PollHandler], request_id: str) -> None:
+        self._polls = polls
+        self._request_id = request_id
+
+    def unsubscribe(self) -> None:
+        del self._polls[self._request_id]
+
+
 class Wanted:
-    """A queue that only records how many requests the agent asks for."""
+    """A queue that only records how many requests the agent asks for, and passes on polls."""
 
     def __init__(self) -> None:
         self.free = -1
         self.wanted: list[int] = []
+        self.is_up = True
+        self.polls: dict[str, PollHandler] = {}
 
     def want(self, free: int) -> None:
         self.free = free
@@ -103,12 +119,29 @@ class Wanted:
     def is_line_empty(self) -> bool:
         return True
 
+    async def listen_for_polls(self, request_id: str, on_poll: PollHandler) -> PollListener:
+        if not self.is_up:
+            raise QueueUnavailable("down")
+        self.polls[request_id] = on_poll
+        return PollListener(self.polls, request_id)
+
+    def poll(self, request_id: str, envelope: bytes) -> bool:
+        """Send a poll; return whether it was acknowledged."""
+        acknowledged: list[bool] = []
+        self.polls[request_id](envelope, lambda: acknowledged.append(True))
+        return bool(acknowledged)
+
 
 class Agent:
-    """The data path of one agent."""
+    """The data path of one agent. It keeps folders of requests below ``folder``, if given."""
 
     def __init__(
-        self, server: RawServer, gateway: FakeGateway, concurrency: int, cancel_grace_s: float
+        self,
+        server: RawServer,
+        gateway: FakeGateway,
+        concurrency: int,
+        cancel_grace_s: float,
+        folder: Path | None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.server = server
@@ -120,9 +153,13 @@ class Agent:
         platform_headers = PlatformHeaders(
             f"127.0.0.1:{server.port}",
             [("NVCF-FUNCTION-ID", "the-function"), ("NVCF-REGION", "zone-1")],
-            asset_dir="/assets",
-            large_output_dir="/output",
+            asset_dir="/assets" if folder is None else str(folder / "assets"),
+            large_output_dir="/output" if folder is None else str(folder / "output"),
+            has_compat=folder is not None,
         )
+        self.compat: Compat | None = None
+        if folder is not None:
+            self.compat = Compat(platform_headers, is_attachable=is_target, max_asset_bytes=1 << 20)
         self.channels = AgentChannels(
             "the-version",
             "the-instance",
@@ -137,6 +174,7 @@ class Agent:
             channels=self.channels,
             is_attachable=is_target,
             on_busy=lambda: None,
+            compat=self.compat,
         )
         self.pool = Pool(
             lambda factory: loop.create_connection(factory, "127.0.0.1", server.port),
@@ -174,6 +212,8 @@ class Agent:
     async def close(self) -> None:
         self.ticker.stop()
         self.intake.abandon_all()
+        if self.compat is not None:
+            await self.compat.close()
         self.pool.close()
         self.gateways.close()
         self.channels.close()
@@ -213,13 +253,16 @@ class Agent:
 
 @asynccontextmanager
 async def running_agent(
-    serve: Serve, concurrency: int = 4, cancel_grace_s: float = 120.0
+    serve: Serve,
+    concurrency: int = 4,
+    cancel_grace_s: float = 120.0,
+    folder: Path | None = None,
 ) -> AsyncIterator[Agent]:
     """Run an agent with ``serve`` as inference server, for at most `PATIENCE_S` seconds."""
     server = RawServer(serve)
     await server.start()
     async with asyncio.timeout(PATIENCE_S), running_fake_gateway() as gateway:
-        agent = Agent(server, gateway, concurrency, cancel_grace_s)
+        agent = Agent(server, gateway, concurrency, cancel_grace_s, folder)
         agent.start()
         try:
             yield agent

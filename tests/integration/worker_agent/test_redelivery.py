@@ -63,6 +63,32 @@ async def test_a_second_delivery_is_not_run_if_the_gateway_says_so(status: int, 
         assert server.requests == 0
 
 
+@pytest.mark.parametrize(("status", "runs"), [(204, 1), (410, 0)])
+async def test_a_request_that_is_run_once_is_asked_about_at_its_first_delivery(
+    status: int, runs: int
+) -> None:
+    server = Server()
+    async with running_agent(server) as agent:
+        agent.gateway.run_status = status
+        expected = agent.gateway.expect()
+        lease = agent.lease(expected.envelope(headers=((b"nvcf-allow-rerun", b"once"),)))
+        await lease.ended.wait()
+        assert (lease.calls, server.requests) == (["ack"], runs)
+        assert [asked[b"nvcf-deliveries"] for asked in agent.gateway.runs] == [b"1"]
+
+
+async def test_the_gateway_is_told_that_a_request_that_is_run_once_found_no_server() -> None:
+    server = Server()
+    async with running_agent(server) as agent:
+        agent.server.stop()
+        expected = agent.gateway.expect()
+        lease = agent.lease(expected.envelope(headers=((b"nvcf-allow-rerun", b"once"),)))
+        await lease.ended.wait()
+        assert lease.calls == ["nak"]
+        await until(lambda: len(agent.gateway.runs) == 2, what="the news")
+        assert agent.gateway.runs[1][b"nvcf-unrun"] == b"1"
+
+
 @pytest.mark.parametrize("stored_late_s", [9.0, 2.5])
 async def test_a_request_that_was_stored_long_after_its_publish_is_asked_about(
     stored_late_s: float,

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.envelopes import encoded
-from wire.decoded_envelope import Envelope, decode_envelope
+from wire.decoded_envelope import Envelope, InputAssetReference, decode_envelope
 from wire.envelope import INLINE_BODY_BYTES, MAX_ENVELOPE_BYTES, EnvelopeError
 from wire.nvcf_pb2 import WorkerInvokeFunctionRequest
 
@@ -23,6 +23,9 @@ FIELDS: dict[str, Any] = {
     "response_token": "response",
     "request_token": "request",
     "channel_token": "channel",
+    "assets": (
+        InputAssetReference("6f9619ff-8b86-4011-b42d-00c04fc964ff", "http://h/" + "x" * 300, "a/b"),
+    ),
 }
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
@@ -41,6 +44,9 @@ fields = st.fixed_dictionaries(
         "response_token": texts,
         "request_token": st.none() | texts.filter(bool),
         "channel_token": texts,
+        "assets": st.lists(st.builds(InputAssetReference, texts, texts, texts), max_size=3).map(
+            tuple
+        ),
     }
 )
 
@@ -68,6 +74,8 @@ def message_of(values: dict[str, Any]) -> WorkerInvokeFunctionRequest:
     if values["request_token"] is not None:
         config.requestAuthorizationToken = values["request_token"]
     message.channelToken = values["channel_token"]
+    for asset_id, url, content_type in values["assets"]:
+        message.inputAssetReference.add(assetId=asset_id, reference=url, contentType=content_type)
     return message
 
 

@@ -310,18 +310,6 @@ async def test_clusters_are_told_and_taken_again(client: Client) -> None:
     assert (await client.post(path, {"deploymentSpecifications": told})).status == 200
 
 
-@pytest.mark.parametrize("of", ["my-org", "my-org/teams/my-team"])
-async def test_ngcs_paths_lead_to_the_same_routes(client: Client, of: str) -> None:
-    function_id, version_id = await client.deployed()
-    base = f"/v2/orgs/{of}/nvcf"
-    (listed,) = (await client.get(f"{base}/deployments")).body["deployments"]
-    path = deployment_path(function_id, version_id).replace("/v2/nvcf", base)
-    assert (await client.get(path)).body["deployment"] == listed
-    assert (await client.delete(path)).body["function"]["status"] == "INACTIVE"
-    assert (await client.get(f"{base}/deployments")).body == {"deployments": []}
-    assert (await client.get(f"/v2/orgs/{of}/functions")).status == 404
-
-
 async def test_a_broker_that_is_away_does_not_look_like_an_empty_queue(
     client: Client, queue: SetQueue
 ) -> None:

@@ -1,6 +1,6 @@
 """What a worker's login is good for, asked of a real nats-server, and what it is not."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 import pytest
@@ -10,11 +10,13 @@ from gateway.store.nats.connection import NatsStoreConnection
 from gateway.store.nats.kv import NatsStore
 from gateway.store.options import NatsOptions
 from gateway.store.records import Store
+from queueing.interface import NoResponder
 from queueing.nats.accounts.users import WORKER_API
 from queueing.nats.connection import NatsConnection
 from queueing.nats.consumer import PulledLease, PullOptions
 from queueing.nats.jetstream import JetStream, next_message_subject
 from queueing.nats.login import Login
+from queueing.nats.polls import NatsPolls
 from runtime.ids import new_uuid
 from tests.support.nats_logins import GuardedNats, guarded_nats, options_of
 from tests.support.queue_harness import (
@@ -35,7 +37,9 @@ from tests.support.waiting import PATIENCE_S, until
 from wire.subjects import (
     cancel_subject,
     consumer_name,
+    polling_subject,
     queue_subjects,
+    scoped_polling_subject,
     stream_name,
     worker_inbox,
 )
@@ -94,6 +98,42 @@ async def test_a_worker_pulls_acknowledges_and_hears_cancels(guarded_nats: Guard
         assert await in_queue(guarded_nats, version_id) == 0
         queue.withdraw(version_id, second)
         await work.until(lambda: work.cancelled == [second])
+
+
+async def test_a_worker_gets_the_polls_of_its_version_and_no_others(
+    guarded_nats: GuardedNats,
+) -> None:
+    """A poll has a token to respond with: another tenant must not see it."""
+    version_id, other_id = new_version(), new_version()
+    options = await guarded_nats.worker_options(version_id)
+    others = await guarded_nats.worker_options(other_id)
+    url, pulls = guarded_nats.url, replace(PULLS, has_scoped_polls=True)
+    heard: list[bytes] = []
+    async with (
+        connected(url, guarded_nats.gateway_options) as connection,
+        worker(url, version_id, slots=0, options=options, pulls=pulls) as work,
+        connected(url, others) as other,
+    ):
+        polls, refused = NatsPolls(connection), Told()
+        other.add_listener(refused, refused.denied)
+        for subject in (scoped_polling_subject(version_id, "*"), polling_subject("*")):
+            other.subscribe(subject.encode(), lambda *message: heard.append(message[3]))
+        await other.flush()
+        await until(lambda: len(refused.entries) == 2)
+        received: list[bytes] = []
+
+        def poll(envelope: bytes, acknowledge: Callable[[], None]) -> None:
+            received.append(envelope)
+            acknowledge()
+
+        await work.pull.listen_for_polls("r1", poll)
+        await polls.poll(version_id, "r1", b"a poll", PATIENCE_S)
+        assert received == [b"a poll"]
+        with pytest.raises(NoResponder):
+            await polls.poll(version_id, "r2", b"nobody's", PATIENCE_S)
+        with pytest.raises(NoResponder):
+            await polls.poll(other_id, "r1", b"another version's", PATIENCE_S)
+        assert heard == []
 
 
 async def test_a_worker_that_wants_no_more_leaves_requests_to_others(

@@ -44,6 +44,11 @@ PATCH  /authorizations/F/V/remove                   authorize_clients
 PUT    /secrets/F/V                                 update_secrets
 GET    /supportedGpus                               register_function deploy_function list_functions
 GET    /clusterGroups                               list_cluster_groups
+POST   /assets                                      invoke_function
+GET    /assets                                      invoke_function
+GET    /assets/{assetId}                            invoke_function
+DELETE /assets/{assetId}                            invoke_function
+GET    /assets/{assetId}/content-redirect           invoke_function
 """
 """The rows of `docs/wire.md` §9.5 that have an admin route and are served here."""
 

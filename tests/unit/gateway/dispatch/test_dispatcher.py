@@ -1,12 +1,12 @@
 """Who is refused before there is an invocation, and what they are told."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from gateway.attach.endpoint import AttachEndpoint
-from gateway.dispatch.dispatcher import Dispatcher, Gates
+from gateway.dispatch.dispatcher import Dispatcher, FindAssets, Gates
 from gateway.dispatch.endpoints import PathEndpoints
 from gateway.dispatch.rate_limits import RateLimits
 from gateway.dispatch.refusals import Refusals
@@ -19,6 +19,7 @@ from gateway.domain.readmodel import ReadModel
 from gateway.errors import Unauthenticated
 from gateway.invocation.collection import CollectionBounds, UploadSpace
 from gateway.invocation.context import Context
+from gateway.objects.assets import AssetNotFound
 from gateway.routing.admission import Admission
 from gateway.routing.call_head import call_head_reader
 from gateway.routing.cross_origin import CrossOrigin
@@ -27,9 +28,10 @@ from gateway.routing.sources import Sources
 from gateway.telemetry.access_log import MAX_REFUSED, AccessLog
 from gateway.telemetry.health import ProcessHealth
 from gateway.telemetry.metrics import GatewayMetrics
-from http1.stream import Headers, Peer, Request, RequestStream
+from http1.stream import Headers, KnownHead, Peer, Request, RequestStream
 from runtime.logs import LineWriter
 from runtime.metrics import MetricRegistry
+from tests.support.detached import make_book, make_endpoint, make_keyed_calls
 from tests.support.recorder import (
     RecordedQueue,
     RecordedResponseWriter,
@@ -39,6 +41,7 @@ from tests.support.recorder import (
 from tests.support.stored_numbers import StoredNumbers
 from tests.support.waiting import until
 from wire.decoded_envelope import decode_envelope
+from wire.envelope import encode_assets
 from wire.ids import FunctionId, VersionId
 
 INACTIVE = FunctionId("6f9619ff-8b86-4011-b42d-00c04fc964ff")
@@ -70,6 +73,7 @@ def dispatcher(
     page_policy: PagePolicy | None = None,
     queue: RecordedQueue | None = None,
     numbers: StoredNumbers | None = None,
+    find_assets: FindAssets | None = None,
 ) -> Dispatcher:
     model, queue = ReadModel(), queue or RecordedQueue(Script())
     version = VersionId("11111111-1111-4111-8111-111111111111")
@@ -107,14 +111,18 @@ def dispatcher(
         clock=lambda: 0.0,
     )
     admission = Admission(authenticate, Router(model, lambda: 0.0))
+    cross_origin = CrossOrigin(model, own)
     return Dispatcher(
         context,
         registry,
         call_head_reader(b""),
         Gates(admission, RateLimits(numbers or StoredNumbers(), lambda: 0)),
-        PathEndpoints(attach, ProcessHealth(), metrics, CrossOrigin(model, own)),
+        PathEndpoints(attach, ProcessHealth(), metrics, cross_origin, make_endpoint(cross_origin)),
         Refusals(metrics, access, admission.key_id_of),
         Sources([], trusts_unix=False),
+        make_book(),
+        make_keyed_calls(make_book()),
+        find_assets=find_assets,
     )
 
 
@@ -409,6 +417,43 @@ async def test_what_a_client_sends_while_its_call_is_held_is_not_lost() -> None:
     assert script.take() == ["queue.publish"]
 
 
+ASSET = "1f9619ff-8b86-4011-b42d-00c04fc964ff"
+
+
+async def found(account: str, asset_ids: Sequence[str]) -> bytes:
+    """Find every asset but one that does not exist."""
+    if account != "own" or UNKNOWN in asset_ids:
+        raise AssetNotFound
+    return encode_assets([(asset_id, "http://h/", "image/png") for asset_id in asset_ids])
+
+
+@pytest.mark.parametrize(
+    ("value", "status"), [(ASSET, 0), ("", 0), ("x", 400), (f"{ASSET},{UNKNOWN}", 404)]
+)
+async def test_a_call_waits_for_its_input_assets(value: str, status: int) -> None:
+    script = Script()
+    queue = RecordedQueue(script)
+    client = RecordedResponseWriter(script, "client")
+    headers = [GOOD, (b"nvcf-input-asset-references", value.encode())]
+    headers.append((b"function-id", LIMITED.encode()))
+    stream = dispatcher(queue=queue, find_assets=found)(
+        Request(b"POST", b"/", b"f.example", headers, 4, 0.0), client
+    )
+    stream.request_data(b"body")
+    stream.request_end()
+    if status:
+        await until(lambda: client.head)
+        assert client.head is not None
+        assert client.head[0] == status
+        assert queue.envelopes == []
+        return
+    await until(lambda: queue.envelopes)
+    envelope = decode_envelope(queue.envelopes[0])
+    assert [asset.asset_id for asset in envelope.assets] == ([value] if value else [])
+    assert envelope.body == b"body"
+    assert b"nvcf-input-asset-references" not in dict(envelope.headers)
+
+
 async def test_a_call_whose_client_leaves_while_it_is_held_is_not_counted_but_logged() -> None:
     numbers = StoredNumbers()
     numbers.answers.clear()
@@ -531,3 +576,44 @@ async def test_one_that_waits_for_a_rate_limit_is_published_when_it_may() -> Non
     numbers.answers.set()
     await until(call.script.take, ["queue.publish"].__eq__)
     assert call.status == 0
+
+
+def test_a_detached_call_has_a_window_of_its_own_and_its_head_is_never_a_plan() -> None:
+    queue = RecordedQueue(Script())
+    headers = [GOOD, (b"prefer", b"respond-async"), (b"nvcf-poll-seconds", b"5")]
+    authority = f"{LIMITED}.invocation.example.com".encode()
+    request = Request(b"POST", b"/x", authority, headers, 0, 0.0)
+    request.known = KnownHead(request)
+    client = RecordedResponseWriter(Script(), "client")
+    stream = dispatcher(queue=queue)(request, client)
+    assert client.head is None
+    stream.request_end()
+    assert client.head is not None
+    assert client.head[0] == 202
+    assert request.known.plan is None
+    (envelope,) = queue.envelopes
+    sent = dict(decode_envelope(envelope).headers)
+    assert sent[b"nvcf-poll-seconds"] == b"3600"
+    assert b"prefer" not in sent
+
+
+@pytest.mark.parametrize(
+    ("headers", "body_bytes", "status"),
+    [
+        ([(b"nvcf-detach", b"always")], 0, 400),
+        ([(b"prefer", b"respond-async"), (b"content-type", b"application/grpc")], 0, 200),
+        ([(b"prefer", b"respond-async")], 101, 413),
+    ],
+)
+def test_what_cannot_be_detached_is_refused(headers: Headers, body_bytes: int, status: int) -> None:
+    queue = RecordedQueue(Script())
+    authority = f"{LIMITED}.invocation.example.com".encode()
+    headers = [GOOD, (b"te", b"trailers"), *headers]
+    client = RecordedResponseWriter(Script(), "client")
+    dispatch = dispatcher(queue=queue)
+    dispatch(Request(b"POST", b"/x", authority, headers, body_bytes, 0.0), client)
+    assert client.head is not None
+    assert client.head[0] == status
+    assert not queue.envelopes
+    if status == 200:
+        assert dict(client.head[1])[b"grpc-status"] != b"0"

@@ -31,6 +31,7 @@ from http1.server.request_head import read_head
 from http1.stream import Peer
 from runtime.metrics import MetricRegistry
 from tests.support.api_keys import key_authenticator
+from tests.support.detached import make_book, make_endpoint, make_keyed_calls
 from tests.support.recorder import (
     RecordedQueue,
     RecordedResponseWriter,
@@ -94,14 +95,19 @@ class Gateway:
             clock=lambda: 0.0,
         )
         admission = Admission(key_authenticator(model).authenticate, Router(model, lambda: 0.0))
+        cross_origin = CrossOrigin(model, OPEN)
         self.dispatch = Dispatcher(
             context,
             registry,
             call_head_reader(b""),
             Gates(admission, RateLimits(StoredNumbers(), lambda: 0)),
-            PathEndpoints(attach, ProcessHealth(), metrics, CrossOrigin(model, OPEN)),
+            PathEndpoints(
+                attach, ProcessHealth(), metrics, cross_origin, make_endpoint(cross_origin)
+            ),
             Refusals(metrics, None, admission.key_id_of),
             Sources([], trusts_unix=False),
+            make_book(),
+            make_keyed_calls(make_book()),
         )
 
     def call(self, block: bytes, address: str, *, forgets: bool) -> object:

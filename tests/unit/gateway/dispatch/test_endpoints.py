@@ -15,11 +15,13 @@ from gateway.dispatch.endpoints import (
 from gateway.domain.cors import OPEN, PagePolicy
 from gateway.domain.readmodel import ReadModel
 from gateway.errors import NotFound, Unauthenticated
+from gateway.requests.forwarding import ForwardedRequests
 from gateway.routing.cross_origin import CrossOrigin
 from gateway.telemetry.health import ProcessHealth
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import Headers, Request
 from runtime.metrics import MetricRegistry
+from tests.support.detached import make_endpoint
 from tests.support.recorder import RecordedResponseWriter, Script
 from tests.support.waiting import until
 
@@ -33,7 +35,11 @@ class Routes:
         self.attach = AttachEndpoint(lambda: 0.0)
         self.cross_origin = CrossOrigin(ReadModel(), own)
         self.paths = PathEndpoints(
-            self.attach, self.health, GatewayMetrics(self.registry), self.cross_origin
+            self.attach,
+            self.health,
+            GatewayMetrics(self.registry),
+            self.cross_origin,
+            make_endpoint(self.cross_origin),
         )
         self.client = RecordedResponseWriter(Script(), "client")
 
@@ -153,7 +159,7 @@ def test_what_is_no_route_is_not_found() -> None:
 
 def test_the_workers_listener_serves_attach_and_health_only() -> None:
     routes = Routes()
-    dispatch = AttachDispatcher(routes.attach, routes.health)
+    dispatch = AttachDispatcher(routes.attach, routes.health, ForwardedRequests(b"secret"))
     for target, status in (
         (b"/v2/nvcf/worker/request-attach", 401),
         (b"/health/live", 200),

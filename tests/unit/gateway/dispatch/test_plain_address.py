@@ -30,6 +30,7 @@ from gateway.telemetry.health import ProcessHealth
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import Headers, Request, RequestStream
 from runtime.metrics import MetricRegistry
+from tests.support.detached import make_book, make_endpoint, make_keyed_calls
 from tests.support.recorder import RecordedQueue, RecordedResponseWriter, RecordedSpool, Script
 from tests.support.stored_numbers import StoredNumbers
 from tests.support.waiting import until
@@ -108,14 +109,19 @@ class Plain:
         admission = Admission(
             authenticate, Router(self.model, lambda: 0.0), FunctionNames(self.model)
         )
+        cross_origin = CrossOrigin(self.model, self.own)
         dispatch = Dispatcher(
             context,
             registry,
             call_head_reader(b".invocation.example.com"),
             Gates(admission, RateLimits(self.numbers, lambda: 0)),
-            PathEndpoints(attach, ProcessHealth(), metrics, CrossOrigin(self.model, self.own)),
+            PathEndpoints(
+                attach, ProcessHealth(), metrics, cross_origin, make_endpoint(cross_origin)
+            ),
             Refusals(metrics, access, admission.key_id_of),
             Sources([], trusts_unix=False),
+            make_book(),
+            make_keyed_calls(make_book()),
         )
         sent = list(headers or [])
         if credential is not None:
@@ -491,7 +497,9 @@ def test_a_path_that_only_begins_like_the_apis_is_the_functions(target: bytes) -
     assert Plain().call(b"GET", target, credential=ONE).path == target
 
 
-@pytest.mark.parametrize("target", [b"/health/x", b"/v1/keys/1", b"/v2/orgs/o/nvcf/functions"])
+@pytest.mark.parametrize(
+    "target", [b"/health/x", b"/v1/keys/1", b"/v2/orgs/o/nvcf/functions", b"/v2/users/me"]
+)
 def test_what_is_below_the_paths_of_the_api_is_not_the_functions(target: bytes) -> None:
     plain = Plain()
     plain.begin(b"GET", target, ONE)

@@ -7,6 +7,7 @@ import pytest
 
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.attach.exchanges import AttachGet
+from gateway.dispatch import registry as registry_module
 from gateway.dispatch.lines import Lines
 from gateway.dispatch.registry import InvocationRegistry
 from gateway.domain.model import FunctionVersion, VersionState
@@ -16,6 +17,7 @@ from gateway.invocation.machine import Invocation
 from gateway.routing.admission import Caller
 from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import Request
+from queueing.interface import NoResponder, QueueUnavailable
 from runtime.metrics import MetricRegistry
 from tests.support.recorder import (
     RecordedPost,
@@ -24,6 +26,7 @@ from tests.support.recorder import (
     RecordedSpool,
     Script,
 )
+from tests.support.waiting import PATIENCE_S
 from wire.decoded_envelope import decode_envelope
 from wire.envelope import INLINE_BODY_BYTES
 from wire.ids import FunctionId, VersionId
@@ -70,6 +73,7 @@ def opened(
     client: RecordedResponseWriter,
     body_bytes: int | None = 0,
     now: float = 100.0,
+    make: type[Invocation] = Invocation,
 ) -> Invocation:
     """Return a new invocation of `registry`, with a poll window of 1 s."""
     context = Context(
@@ -82,7 +86,7 @@ def opened(
         max_body_bytes=0,
         clock=lambda: 0.0,
     )
-    invocation = Invocation(
+    invocation = make(
         context,
         client,
         Request(b"GET", b"/", b"f.example", [(b"host", b"f.example")], body_bytes, now),
@@ -178,3 +182,42 @@ def test_a_call_counts_for_the_length_of_calls_unless_its_worker_waited_for_the_
     invocation.response_head(200, [], 0, None, 100.0)
     invocation.response_end()
     assert lines.times_s == times_s
+
+
+@pytest.mark.parametrize("failure", [NoResponder("nobody"), QueueUnavailable("away"), None])
+async def test_a_polled_call_hears_when_no_worker_takes_its_question(
+    failure: QueueUnavailable | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry_module, "POLL_PAUSES_S", (0.0, 0.0))
+    script = Script()
+    asked: list[bytes] = []
+    told = asyncio.Event()
+
+    async def poll(version_id: str, request_id: str, envelope: bytes) -> None:
+        asked.append(envelope)
+        if failure is None:
+            told.set()
+            return
+        raise failure
+
+    class Polled(Invocation):
+        def poll_failed(self, number: int) -> None:
+            script.add(f"failed {number}")
+            told.set()
+
+    metrics = GatewayMetrics(MetricRegistry(with_process=False))
+    attach = AttachEndpoint(lambda: 100.0)
+    registry = InvocationRegistry(
+        attach, RecordedQueue(script), metrics, None, lambda: 100.0, print, poll
+    )
+    client = RecordedResponseWriter(script, "client")
+    invocation = opened(registry, RecordedQueue(script), client, make=Polled)
+    first = registry.issue_poll_token(invocation.request_id)
+    invocation.response_token = first
+    invocation.response_token = registry.issue_poll_token(invocation.request_id)
+    assert attach.response_tokens.redeem(b"Bearer " + first.encode()) is None
+    registry.poll_worker(invocation.request_id, 7, b"envelope")
+    async with asyncio.timeout(PATIENCE_S):
+        await told.wait()
+    assert asked == [b"envelope"] * (2 if isinstance(failure, NoResponder) else 1)
+    assert script.lines == ([] if failure is None else ["failed 7"])

@@ -30,6 +30,7 @@ def test_the_envelope_gets_the_region_and_neither_the_credential_nor_a_forged_re
         (b"accept", b"text/plain"),
         (b"nvcf-invocation-region", b"eu"),
         (b"nvcf-feature-disable-worker-compatibility", b"true"),
+        (b"nvcf-polled", b"false"),
     ]
     assert request_headers(given, b"eu", allows_rerun=True, passes_interim=False) == kept
     assert request_headers(given, b"eu", allows_rerun=False, passes_interim=True) == [

@@ -44,6 +44,7 @@ def test_the_envelope_carries_the_request_and_never_the_credential() -> None:
         (b"traceparent", b"00-abc"),
         (b"nvcf-invocation-region", b"eu"),
         (b"nvcf-feature-disable-worker-compatibility", b"true"),
+        (b"nvcf-polled", b"false"),
         (b"forwarded", b"for=unknown;proto=http"),
         (b"x-forwarded-proto", b"http"),
     ]

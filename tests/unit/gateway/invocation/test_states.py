@@ -10,12 +10,14 @@ from gateway.invocation.collection import CollectionBounds
 from gateway.invocation.headers import encoded_head
 from gateway.invocation.machine import Invocation
 from gateway.invocation.states import TRANSITIONS, Event, Outcome, State, impossible
+from gateway.routing.cancel_after import CallBounds
 from http1.stream import Headers
 from queueing.interface import QueueFull, QueueUnavailable
 from tests.support.invocation_world import INLINE, World
 from tests.support.recorder import RecordedPost, RecordedResponseWriter
 from wire.http1 import InnerHead
 
+BOUNDS = CallBounds(queue_s=5, run_s=10)
 Situation = Callable[[], World]
 UNENCODABLE: Headers = [(b"host", b"f"), (b"\xff", b"x")]
 
@@ -86,6 +88,38 @@ def done(world: World) -> World:
     return world
 
 
+def polled() -> World:
+    """Queued, and a 202 is no response."""
+    return World(is_polled=True).publish()
+
+
+def taking() -> World:
+    """Pending: the body of a 202 arrives."""
+    return polled().attach().head(202)
+
+
+def asked() -> World:
+    """Pending: the worker was asked for the response."""
+    world = taking()
+    world.invocation.response_end()
+    return world
+
+
+def pausing() -> World:
+    """Pending: the worker will be asked in a moment, because its last 202 came at once."""
+    world = asked().attach().head(202)
+    world.invocation.response_end()
+    return world
+
+
+def polled_long_body() -> World:
+    """Pending, with a rest of the body that nobody fetched."""
+    world = World(body_bytes=None, max_body_bytes=INLINE, is_polled=True)
+    world.invocation.request_data(b"a")
+    world.invocation.first_part_end()
+    return world.attach().head(202)
+
+
 def free(world: World) -> World:
     """A worker has told of a free slot."""
     world.channels.is_free = True
@@ -121,6 +155,23 @@ def abandoned() -> World:
     return world
 
 
+def bounded(bounds: CallBounds = BOUNDS, *, is_sent: bool = False) -> World:
+    """Queued, or sent, and the client has said how long that may last."""
+    world = World(cancel_after=bounds)
+    world.channels.is_free = is_sent
+    world.invocation.request_end()
+    world.channels.is_free = False
+    world.script.take()
+    return world
+
+
+def run_bounded() -> World:
+    """Queued, and a worker is known to have it."""
+    world = bounded()
+    world.invocation.lease_known(0, 105.0)
+    return world
+
+
 SITUATIONS: dict[State, list[Situation]] = {
     State.RECEIVING: [
         lambda: receiving(b""),
@@ -139,6 +190,8 @@ SITUATIONS: dict[State, list[Situation]] = {
         sent_long_body,
         sent_flowing,
         sent_limited,
+        lambda: World(is_polled=True).send(),
+        lambda: bounded(is_sent=True),
     ],
     State.QUEUED: [
         lambda: World().publish(),
@@ -147,25 +200,37 @@ SITUATIONS: dict[State, list[Situation]] = {
         fetched,
         limited,
         flowing,
+        polled,
+        bounded,
+        lambda: bounded(CallBounds(whole_s=5)),
+        run_bounded,
     ],
     State.EXPIRED: [
         lambda: expired(World().publish()),
         lambda: expired(long_body()),
         lambda: expired(limited()),
     ],
+    State.PENDING: [taking, asked, pausing, polled_long_body, lambda: slow(asked())],
     State.ATTACHED: [
+        lambda: polled().attach(),
+        lambda: asked().attach(),
         lambda: World().publish().attach(),
         lambda: fetched().attach(),
         lambda: flowing().attach(),
         lambda: World().send().attach(),
         abandoned,
+        lambda: bounded().attach(),
     ],
     State.STREAMING: [
         lambda: World().stream(),
         lambda: slow(World().stream()),
         lambda: flowing().attach().head(),
+        lambda: bounded().attach().head(),
     ],
-    State.ENDING: [lambda: ending(World().stream())],
+    State.ENDING: [
+        lambda: ending(World().stream()),
+        lambda: ending(bounded().attach().head()),
+    ],
     State.DONE: [
         lambda: done(World()),
         lambda: done(World().publish()),
@@ -193,6 +258,11 @@ def _responded_encoded(world: World) -> None:
     )
 
 
+def _responded_202(world: World) -> None:
+    head = InnerHead(202, [], None)
+    world.invocation.responded(head, None, b"", 101.0, 0.001, b"i-1", Outcome.ANSWERED)
+
+
 FIRE: dict[Event, list[Callable[[World], object]]] = {
     Event.DROPPED_LATE: [
         lambda w: w.invocation.dropped_late(1),
@@ -206,6 +276,7 @@ FIRE: dict[Event, list[Callable[[World], object]]] = {
     Event.FIRST_PART_END: [lambda w: w.invocation.first_part_end()],
     Event.REQUEST_END: [lambda w: w.invocation.request_end()],
     Event.REQUEST_BROKEN: [lambda w: w.invocation.request_broken()],
+    Event.CANCELLED: [lambda w: w.invocation.cancelled()],
     Event.PAUSE_WRITING: [lambda w: w.invocation.pause_writing()],
     Event.RESUME_WRITING: [lambda w: w.invocation.resume_writing()],
     Event.SPOOL_WRITTEN: [
@@ -222,7 +293,11 @@ FIRE: dict[Event, list[Callable[[World], object]]] = {
         lambda w: w.invocation.handed_back(was_run=False, was_sent=False),
         lambda w: w.invocation.handed_back(was_run=True, was_sent=True),
     ],
-    Event.RESPONDED: [_responded, _responded_encoded],
+    Event.RESPONDED: [_responded, _responded_encoded, _responded_202],
+    Event.POLL_FAILED: [
+        lambda w: w.invocation.poll_failed(1),
+        lambda w: w.invocation.poll_failed(7),
+    ],
     Event.RUN_REQUESTED: [
         lambda w: w.invocation.run_requested(2, is_running=False),
         lambda w: w.invocation.run_requested(2, is_running=True),
@@ -233,7 +308,10 @@ FIRE: dict[Event, list[Callable[[World], object]]] = {
     Event.REST_BROKEN: [lambda w: w.invocation.rest_broken()],
     Event.ATTACHED: [lambda w: w.invocation.attached(RecordedPost(w.script, "other"), 101.0, -1)],
     Event.RESPONSE_INTERIM: [lambda w: w.invocation.response_interim(103, [])],
-    Event.RESPONSE_HEAD: [lambda w: w.invocation.response_head(200, [], None, None, 101.0)],
+    Event.RESPONSE_HEAD: [
+        lambda w: w.invocation.response_head(200, [], None, None, 101.0),
+        lambda w: w.invocation.response_head(202, [], None, None, 101.0),
+    ],
     Event.RESPONSE_DATA: [lambda w: w.invocation.response_data(b"y")],
     Event.RESPONSE_CHUNK: [lambda w: w.invocation.response_chunk(b"1\r\ny\r\n", 1)],
     Event.RESPONSE_END: [lambda w: w.invocation.response_end()],
@@ -242,6 +320,14 @@ FIRE: dict[Event, list[Callable[[World], object]]] = {
     Event.DEADLINE_PASSED: [
         lambda w: w.invocation.deadline_passed(162.0, 1),
         lambda w: w.invocation.deadline_passed(9999.0, 1),
+    ],
+    Event.BOUND_PASSED: [
+        lambda w: w.invocation.bound_passed(106.0),
+        lambda w: w.invocation.bound_passed(9999.0),
+    ],
+    Event.LEASE_KNOWN: [
+        lambda w: w.invocation.lease_known(0, 106.0),
+        lambda w: w.invocation.lease_known(3, 106.0),
     ],
     Event.POSITION_KNOWN: [lambda w: w.invocation.position_known(1, 1)],
     Event.SHUT_DOWN: [lambda w: w.invocation.shut_down()],

@@ -5,7 +5,7 @@ import pytest
 from gateway.auth.keys import digest_of
 from gateway.domain.model import VersionState
 from gateway.errors import BadRequest, Unauthenticated
-from gateway.routing.admission import poll_seconds
+from gateway.routing.admission import Caller, poll_seconds
 from gateway.routing.call_head import CallHead
 from tests.unit.gateway.routing.admissions import SECRET, F, admitting, head, version
 
@@ -13,9 +13,11 @@ from tests.unit.gateway.routing.admissions import SECRET, F, admitting, head, ve
 def test_an_admission_says_what_is_invoked_for_whom_and_how_long_they_wait() -> None:
     active = version("a", VersionState.ACTIVE)
     key = digest_of(SECRET.encode())
-    assert admitting(active).admit(head(), 0.0) == (active, "own", "sub", 60, key, "id", True)
+    assert admitting(active).admit(head(), 0.0) == Caller(
+        active, "own", "sub", 60, key, "id", is_key=True
+    )
     caller = admitting(active).admit(head("a", b"5"), 0.0)
-    assert caller == (active, "own", "sub", 5, key, "id", True)
+    assert caller == Caller(active, "own", "sub", 5, key, "id", is_key=True)
 
 
 def test_a_bad_poll_header_is_told_only_to_callers_that_are_known() -> None:

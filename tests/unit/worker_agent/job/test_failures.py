@@ -7,7 +7,13 @@ import pytest
 from gateway.attach.faults import FAULTS
 from http1.stream import Defect, Failure
 from wire.http1 import parse_inner_head
-from worker_agent.job.failures import CONNECTION, INTERNAL, fault_of, problem_response
+from worker_agent.job.failures import (
+    CONNECTION,
+    INTERNAL,
+    RUN_TIMEOUT,
+    fault_of,
+    problem_response,
+)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +44,7 @@ def test_the_caller_is_told_what_makes_a_response_invalid() -> None:
 
 
 def test_the_gateway_knows_the_word_of_every_fault() -> None:
-    faults = [INTERNAL, *(fault_of(failure) for failure in Failure)]
+    faults = [INTERNAL, RUN_TIMEOUT, *(fault_of(failure) for failure in Failure)]
     assert {fault.word for fault in faults} == set(FAULTS)
 
 

@@ -1,5 +1,7 @@
 """The life of one job, as transcripts and as properties."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -525,3 +527,22 @@ def test_interim_responses_beyond_what_a_gateway_takes_are_dropped() -> None:
     for _ in range(20):
         bench.job.response_interim(103, [])
     assert bench.take() == ["post.send_data"] * 15
+
+
+def test_a_run_that_takes_longer_than_its_client_allows_is_ended_with_504() -> None:
+    bench = Bench(more=((b"Nvcf-Run-Seconds", b"30"),)).begin()
+    assert bench.take() == ["registry.bounded", "inference.open"]
+    bench.send()
+    bench.job.run_ended()
+    assert bench.take() == ["attach.deliver", "inference.discard"]
+    assert bench.job.fault == b"run-timeout"
+    head, _, body = bench.job.response.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 504 ")
+    assert json.loads(body)["type"] == "urn:nvcf:problem-details:run-timeout"
+    assert json.loads(body)["reason"] == "run_timeout"
+
+
+def test_a_response_that_has_begun_is_left_to_its_gateway_when_its_run_is_over() -> None:
+    bench = Bench(more=((b"nvcf-run-seconds", b"30"),)).stream()
+    bench.job.run_ended()
+    assert bench.take() == []

@@ -49,6 +49,12 @@ def overtaken() -> Bench:
     return bench
 
 
+def overtaken_opening() -> Bench:
+    bench = Bench().begin()
+    bench.lease.is_lapsed = True
+    return bench
+
+
 def overtaken_and_filled() -> Bench:
     bench = filled()
     bench.lease.is_lapsed = True
@@ -111,7 +117,10 @@ SITUATIONS: dict[State, list[Callable[[], Bench]]] = {
 }
 """Ways into each state; together they reach every next state that the table allows."""
 
-ONLY_FOR = {(State.OPENING, Event.BEGIN): [lambda: Bench(method=b"BAD METHOD")]}
+ONLY_FOR = {
+    (State.OPENING, Event.BEGIN): [lambda: Bench(method=b"BAD METHOD")],
+    (State.OPENING, Event.RUN_ENDED): [overtaken_opening],
+}
 """Further ways into a state in which only one event makes sense."""
 
 

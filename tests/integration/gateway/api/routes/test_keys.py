@@ -89,6 +89,18 @@ async def test_the_cli_begins_with_the_bootstrap_secret_and_makes_its_key(
     assert function_id
 
 
+async def test_who_sends_no_credential_learns_what_works(plane: IdentityPlane) -> None:
+    nobody = plane.stranger()
+    for refused in (
+        await nobody.post("/v1/admin/keys", {}),
+        await nobody.delete("/v1/keys/x", headers=CLI_HEADERS),
+    ):
+        assert (refused.status, refused.headers["www-authenticate"]) == (401, "Bearer")
+        assert "https://any:CREDENTIAL@host" in refused.body["detail"]
+    wrong = await nobody.delete("/v1/keys/x", headers=in_url("nvapi-wrong"))
+    assert wrong.body["detail"] == "The request has no valid credential"
+
+
 @pytest.mark.parametrize("how", [{}, {"headers": {"content-type": "application/json"}}])
 async def test_an_admin_token_is_made_without_a_body(
     plane: IdentityPlane, how: dict[str, Any]

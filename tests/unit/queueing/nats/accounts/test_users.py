@@ -45,9 +45,12 @@ def test_a_worker_may_use_the_subjects_of_its_own_version_and_no_wildcard_above_
             f"nvcf.js.CONSUMER.MSG.NEXT.{STREAM}",
             f"nvcf.js.CONSUMER.INFO.{STREAM}",
             f"$JS.ACK.{STREAM}.>",
+            f"nvcf.polled.{VERSION}.>",
         ]
     }
-    assert nats["sub"] == {"allow": [f"nvcf.cancel.{VERSION}", f"_INBOX.{VERSION}.i1.>"]}
+    assert nats["sub"] == {
+        "allow": [f"nvcf.cancel.{VERSION}", f"nvcf.polling.{VERSION}.*", f"_INBOX.{VERSION}.i1.>"]
+    }
     assert nats["allowed_connection_types"] == ["STANDARD"]
 
 
@@ -64,6 +67,8 @@ def test_the_account_of_a_version_imports_what_its_users_may_and_nothing_else() 
         f"nvcf.js.CONSUMER.INFO.{STREAM}": f"$JS.API.CONSUMER.INFO.{STREAM}",
         f"$JS.ACK.{STREAM}.>": f"$JS.ACK.{STREAM}.>",
         f"nvcf.cancel.{VERSION}": f"nvcf.cancel.{VERSION}",
+        f"nvcf.polling.{VERSION}.*": f"nvcf.polling.{VERSION}.*",
+        f"nvcf.polled.{VERSION}.>": f"nvcf.polled.{VERSION}.>",
     }
     assert {one["account"] for one in imports.values()} == {GATEWAY.public}
     assert "exports" not in claims["nats"]

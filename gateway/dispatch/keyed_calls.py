@@ -1,0 +1,271 @@
+"""Calls with an Idempotency-Key: the first with a key runs, the others get its response.
+
+A call waits in a `HeldCall` until its key is claimed, or found to be another call's. Nothing but
+calls with the header comes here. What a call that repeats another one sends is read to its end and
+compared, by whoever holds the first call, or its response.
+"""
+
+from collections.abc import Callable, Coroutine
+from copy import copy
+from typing import NamedTuple
+
+from gateway.dispatch.held_call import HeldCall
+from gateway.dispatch.randomness import Randomness
+from gateway.dispatch.responses import send_problem
+from gateway.errors import Conflict, GatewayError, KeyReused
+from gateway.requests.asked import Asked
+from gateway.requests.book import RequestBook
+from gateway.requests.detached import DetachedCall
+from gateway.requests.forwarding import Forwarder
+from gateway.requests.idempotency import (
+    ClaimPosition,
+    Fingerprint,
+    KeyClaim,
+    claim_name,
+    is_same,
+    key_of,
+)
+from gateway.requests.key_claims import KeyClaims
+from gateway.requests.keyed import (
+    DID_NOT_RUN,
+    KeyedCall,
+    RepeatedCall,
+    RepeatedExchange,
+    RepeatedRequest,
+)
+from gateway.requests.prefer import Terms
+from gateway.requests.repeated_stored import RepeatedFromStore
+from gateway.requests.repetition import PageWriter, Repetition, forwarded_request, repetition_of
+from gateway.routing.admission import Caller
+from gateway.routing.call_head import CallHead
+from gateway.routing.cross_origin import PageAccess
+from http1.stream import IGNORED, Request, RequestStream, ResponseWriter
+from runtime.tasks import spawn
+from wire.headers import NVCF_SENT_TARGET
+from wire.ids import process_of, request_id
+
+Refuse = Callable[[GatewayError], object]
+"""Responds with a problem."""
+_NO_PAGE = PageAccess(None, None, replaces=False)
+
+
+class KeyedRequest(NamedTuple):
+    """An admitted call with a key.
+
+    ``access`` is what its response gets for web pages, ``max_body_bytes`` the limit of its body, 0
+    for none. ``references`` are those of its input assets, if the request has them no more.
+    """
+
+    request: Request
+    client: ResponseWriter
+    head: CallHead
+    caller: Caller
+    terms: Terms
+    access: PageAccess | None
+    max_body_bytes: int
+    references: bytes
+
+    def fingerprint(self) -> Fingerprint:
+        """Return the fingerprint of the request without its body."""
+        target = self.head.sent_target or self.request.target
+        return Fingerprint(self.request, target, self.head.version_id, self.references)
+
+
+class KeyedPorts(NamedTuple):
+    """What becomes of one call.
+
+    ``begin`` begins a call that has claimed its key, and returns what receives its request; if it
+    raises a `GatewayError`, the call has not begun. ``refuse`` responds with a problem, ``left``
+    records that the client has left before the call was an invocation.
+    """
+
+    begin: Callable[[KeyedCall], RequestStream]
+    refuse: Refuse
+    left: Callable[[], object]
+
+
+class KeyedCalls:
+    """The calls with keys of one process."""
+
+    def __init__(self, claims: KeyClaims, book: RequestBook, forwarder: Forwarder) -> None:
+        self._claims = claims
+        self._book = book
+        self._forwarder = forwarder
+        self._random = Randomness()
+        self._process = forwarder.process
+        # Those that have not begun: their claims are under way, or they wait for a rate limit.
+        self._unbegun: dict[str, KeyedCall] = {}
+
+    def serve(self, call: KeyedRequest, ports: KeyedPorts) -> HeldCall:
+        """Begin the call if it is the first with its key. Raises `BadRequest`."""
+        account = call.caller.account
+        name = claim_name(account, call.caller.version.function_id, key_of(call.request))
+        keyed = KeyedCall(
+            request_id(self._random.take(), self._process),
+            ClaimPosition(account, name),
+            call.fingerprint(),
+        )
+        self._unbegun[keyed.request_id] = keyed
+        held = HeldCall(left=ports.left)
+        earlier: KeyClaim | None = None
+
+        async def claim() -> None:
+            nonlocal earlier
+            body = call.fingerprint()
+            fingerprint = body.digest() if held.add_to(body) else ""
+            own = KeyClaim(keyed.request_id, fingerprint)
+            earlier = await self._claims.claim(keyed.position, own)
+            if earlier is not None:
+                del self._unbegun[keyed.request_id]
+
+        def serve() -> RequestStream:
+            if earlier is not None:
+                return self._repeat(call, keyed.position, earlier, ports)
+            try:
+                return ports.begin(keyed)
+            except GatewayError:
+                self.end_unbegun(keyed)
+                raise
+
+        held.wait(
+            self.guarded(keyed, claim()),
+            call.client,
+            serve,
+            lambda: self.end_unbegun(keyed),
+            ports.refuse,
+        )
+        return held
+
+    async def guarded(self, keyed: KeyedCall, decision: Coroutine[None, None, None]) -> None:
+        """Wait for what decides about a call that has not begun."""
+        try:
+            await decision
+        except GatewayError:
+            self.end_unbegun(keyed)
+            raise
+
+    def end_unbegun(self, keyed: KeyedCall) -> None:
+        """The call will not begin: its key is free again, unless it is another call's."""
+        if self._unbegun.pop(keyed.request_id, None) is not None:
+            self._claims.release(keyed.position, keyed.request_id)
+            keyed.refused()
+
+    def begun(self, keyed: KeyedCall, call: DetachedCall) -> None:
+        """The call is an invocation now."""
+        del self._unbegun[keyed.request_id]
+        call.keyed = keyed
+
+        def changed() -> None:
+            if call.is_over:
+                call.unwatch(changed)
+                self._ended(keyed)
+
+        call.watch(changed)
+        changed()
+
+    def _ended(self, keyed: KeyedCall) -> None:
+        if keyed.over():
+            self._claims.keep(keyed.request_id)
+        else:
+            self._claims.release(keyed.position, keyed.request_id)
+
+    # Calls that repeat another one
+
+    def _repeat(
+        self, call: KeyedRequest, position: ClaimPosition, earlier: KeyClaim, ports: KeyedPorts
+    ) -> RepeatedRequest:
+        first_id = earlier.request_id
+
+        def complete(fingerprint: str) -> None:
+            if is_same(fingerprint, earlier.fingerprint) is False:
+                ports.refuse(KeyReused())
+                return
+            asked = Repetition(
+                first_id, position, fingerprint, call.terms, call.caller.poll_s, call.access
+            )
+            if process_of(first_id) == self._process:
+                stream = self._serve_here(asked, call.request, call.client, ports.refuse)
+            else:
+                stream = self._forward(asked, call)
+            repeated.serve(stream)
+
+        repeated = RepeatedRequest(
+            call.fingerprint(), complete, ports.refuse, ports.left, call.max_body_bytes
+        )
+        return repeated
+
+    def _serve_here(
+        self, asked: Repetition, request: Request, client: ResponseWriter, refuse: Refuse
+    ) -> RequestStream:
+        """Give a client the response of a call that this process holds, or has held."""
+        first = self._book.find(asked.first_id)
+        keyed = self._unbegun.get(asked.first_id) if first is None else first.keyed
+        if keyed is None:
+            if not self._claims.is_released(asked.first_id):
+                return self._serve_stored(asked, request, client)
+            # Its claim is there still: it could not be released, or was written late.
+            spawn(self._claims.release_of(asked.position, asked.first_id), "claim-release")
+            refuse(Conflict(DID_NOT_RUN))
+            return IGNORED
+
+        def make(first: DetachedCall) -> RepeatedExchange:
+            return RepeatedExchange(first, client, self._book, asked)
+
+        repeated = RepeatedCall(keyed, asked.fingerprint, make, refuse)
+        repeated.start()
+        return repeated
+
+    def _serve_stored(
+        self, asked: Repetition, request: Request, client: ResponseWriter
+    ) -> RequestStream:
+        stored = RepeatedFromStore(
+            Asked(
+                request,
+                asked.first_id,
+                b"response",
+                asked.access or _NO_PAGE,
+                asked.poll_s,
+                b"",
+                _may_see,
+                _not_counted,
+            ),
+            client,
+            self._book.responses,
+            _never,
+            self._book.with_webhook,
+        )
+        stored.fingerprint = asked.fingerprint
+        return stored
+
+    def _forward(self, asked: Repetition, call: KeyedRequest) -> RequestStream:
+        """Ask the process that holds the first call."""
+        client, request = call.client, call.request
+        return self._forwarder.serve(
+            forwarded_request(asked, request),
+            client if asked.access is None else PageWriter(client, asked.access),
+            process_of(asked.first_id),
+            asked.poll_s,
+            lambda: self._serve_stored(asked, request, client),
+        )
+
+    def serve_forwarded(self, request: Request, client: ResponseWriter) -> RequestStream:
+        """Serve what `forwarded_request` of another process has made. Raises `NotFound`."""
+        asked = repetition_of(request)
+        sent = copy(request)
+        sent.target = request.values.get(NVCF_SENT_TARGET, request.target)
+        return self._serve_here(
+            asked, sent, client, lambda error: send_problem(sent, client, error)
+        )
+
+
+def _may_see(*_of_call: str) -> bool:
+    """Whoever has found the claim of a call is of its account."""
+    return True
+
+
+def _not_counted(_request: Request, _status: int) -> None:
+    """A repeated call is counted with its refusals only."""
+
+
+async def _never(process: int) -> bool:  # noqa: ARG001  it does not matter here
+    return False

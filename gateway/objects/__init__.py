@@ -1,0 +1,1 @@
+"""Large bodies that outlive a connection: assets, stored responses. One interface, two backends."""

@@ -1,0 +1,1 @@
+"""Calls that outlive their connection: detached calls, their recordings and their routes."""

@@ -1,0 +1,84 @@
+"""A detached call over NVCF's polling routes: somebody has to wait for its response.
+
+Pure (`docs/wire.md` §24.2).
+"""
+
+from gateway.invocation.polled import CallProgress
+from gateway.requests.detached import AccountBytes, CallPorts, DetachedCall
+from gateway.requests.exchanges import Windows
+from http1.stream import ResponseWriter
+from runtime.timers import IDLE
+
+MIN_PATIENCE_S = 10.0
+"""Least time for a client to come back after a 202, as with NVCF's worker."""
+KIND = "polled"
+"""The word of these calls in the access log."""
+_NOTHING = CallProgress()
+
+
+class PolledCall(DetachedCall):
+    """One call over the polling routes.
+
+    If nobody waits for it for twice the first window, and for `MIN_PATIENCE_S` at least, it is
+    cancelled. Its response is kept only if a client was told to come again: most are not.
+    """
+
+    __slots__ = ("_clients", "_patience", "_patience_s", "_windows", "progress")
+
+    def __init__(
+        self,
+        ports: CallPorts,
+        account_bytes: AccountBytes,
+        source: ResponseWriter,
+        created_at: float,
+        windows: Windows,
+        window_s: float,
+    ) -> None:
+        """``window_s`` is the first client's."""
+        super().__init__(ports, account_bytes, source, KIND, created_at)
+        self._windows = windows
+        self._patience_s = max(2.0 * window_s, MIN_PATIENCE_S)
+        self._patience: _Patience | None = None
+        self._clients = 0
+        self.progress = _NOTHING
+        self.is_kept = False
+
+    @property
+    def percent(self) -> int | None:
+        """How far the call has come, if a worker has told."""
+        return self.progress.percent
+
+    def show_progress(self, progress: CallProgress) -> None:
+        """The worker has told how far the call has come."""
+        if self.ending is None:
+            self.progress = progress
+            self.tell_watchers()
+
+    def came(self) -> None:
+        """A client waits for the response."""
+        self._clients += 1
+        if self._patience is not None:
+            self._windows.close(self._patience)
+            self._patience = None
+
+    def went(self) -> None:
+        """A client waits no longer."""
+        self._clients -= 1
+        if not self._clients and self.ending is None and not self.recording.is_over:
+            self._patience = _Patience(self)
+            self._windows.open(self._patience, self._patience_s)
+
+
+class _Patience:
+    """The time that a call has for the next client. A `gateway.requests.exchanges.Window`."""
+
+    __slots__ = ("_call", "due_at", "slot")
+
+    def __init__(self, call: PolledCall) -> None:
+        self._call = call
+        self.due_at: float | None = None
+        self.slot = IDLE
+
+    def timed_out(self) -> None:
+        """Nobody came."""
+        self._call.cancel()

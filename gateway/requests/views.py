@@ -1,0 +1,87 @@
+"""A detached call as JSON, for callers: `GET /v2/requests/{id}` and its events."""
+
+from datetime import UTC, datetime
+from functools import lru_cache
+
+import orjson
+
+from gateway.errors import problem_for
+from gateway.requests.detached import FAILED, LEASED, QUEUED_STATE, DetachedCall
+from wire.problem import instance_of
+
+PENDING_WEBHOOK = {"state": "pending", "attempts": 0}
+"""What is shown of a webhook before the call is over."""
+
+
+def view_of(
+    call: DetachedCall, position: int | None = None, eta_s: int | None = None
+) -> dict[str, object]:
+    """Return what callers see of a call.
+
+    ``position`` is its rank in the queue, if it is known; 0: a worker has just leased it.
+    """
+    view: dict[str, object] = {
+        "requestId": call.request_id,
+        "functionId": call.function_id,
+        "functionVersionId": call.version_id,
+        "state": LEASED if position == 0 and call.state == QUEUED_STATE else call.state,
+        "createdAt": time_text(call.created_at),
+        **({"webhook": PENDING_WEBHOOK} if call.webhook_url else {}),
+    }
+    if position:
+        view["position"] = position
+    if eta_s is not None:
+        view["etaSeconds"] = eta_s
+    recording, ending, invocation = call.recording, call.ending, call.invocation
+    for name, at in (("leasedAt", call.leased_at()), ("headAt", call.head_at())):
+        if at:
+            view[name] = time_text(at)
+    if ending is not None:
+        view["finishedAt"] = time_text(ending.finished_at)
+        view["attempts"] = ending.attempts
+        instance = ending.instance
+    else:
+        view.update(_progress(call))
+        view["attempts"] = 0 if invocation is None else invocation.deliveries
+        instance = "" if invocation is None else invocation.instance.decode("latin-1")
+    if instance:
+        view["instanceId"] = instance
+    if ending is not None and ending.problem is not None:
+        status, _, body = problem_for(ending.problem, instance_of(call.target), call.request_id)
+        view["status"] = status
+        view["problem"] = orjson.loads(body)
+    elif recording.status:
+        view["status"] = recording.status
+        view["responseBytes"] = recording.size
+        if ending is not None and ending.state == FAILED:
+            view["problem"] = _recorded_problem(call)
+    return view
+
+
+def _progress(call: DetachedCall) -> dict[str, object]:
+    return {} if call.percent is None else {"percentComplete": call.percent}
+
+
+def view_body(call: DetachedCall, position: int | None = None, eta_s: int | None = None) -> bytes:
+    """Return `view_of` as JSON."""
+    return orjson.dumps(view_of(call, position, eta_s))
+
+
+def time_text(unix_s: float) -> str:
+    """Return a time as RFC 3339 has it, in UTC with milliseconds."""
+    second = int(unix_s)
+    return f"{_second_text(second)}.{int((unix_s - second) * 1000):03d}Z"
+
+
+@lru_cache(maxsize=64)
+def _second_text(unix_s: int) -> str:
+    """Return a time without its zone; a call has up to four, most of one or two seconds."""
+    return datetime.fromtimestamp(unix_s, UTC).isoformat()[:-6]
+
+
+def _recorded_problem(call: DetachedCall) -> object:
+    """Return the problem document that is the response."""
+    try:
+        return orjson.loads(call.recording.whole() or b"null")
+    except orjson.JSONDecodeError:
+        return None

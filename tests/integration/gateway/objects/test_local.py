@@ -1,0 +1,64 @@
+"""The local backend: what a crash leaves, and what a broken disk looks like."""
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import StoreUnavailable
+from tests.support.objects import chunks, files_below, local_objects
+from tests.support.waiting import until
+
+WRITER = """
+import asyncio, sys
+from pathlib import Path
+from tests.support.objects import local_objects
+
+async def endless():
+    while True:
+        yield b"x" * 300_000
+        await asyncio.sleep(0.01)
+
+async def main():
+    store = local_objects(Path(sys.argv[1]))
+    await store.open()
+    await store.put("assets/a/1", endless(), size=None, content_type="text/plain")
+
+asyncio.run(main())
+"""
+
+
+async def test_what_a_killed_process_was_writing_is_deleted_by_the_next(tmp_path: Path) -> None:
+    writer = await asyncio.create_subprocess_exec(sys.executable, "-c", WRITER, str(tmp_path))
+    await until(lambda: [name for name in files_below(tmp_path) if "lock" not in name])
+    beside = local_objects(tmp_path)
+    await beside.open()
+    await beside.put_bytes("assets/a/2", b"", content_type="text/plain")
+    assert [name for name in files_below(tmp_path) if "lock" not in name]
+    writer.send_signal(signal.SIGKILL)
+    await writer.wait()
+    after = local_objects(tmp_path)
+    await after.open()
+    assert [name for name in files_below(tmp_path) if "lock" not in name] == ["assets/a/2+/2+"]
+    await beside.put_bytes("assets/a/2", b"", content_type="text/plain")
+    await beside.close()
+    await after.close()
+    await until(lambda: files_below(tmp_path) == ["assets/a/2+/2+"])
+
+
+async def test_a_disk_that_fails_is_a_store_that_is_not_available(tmp_path: Path) -> None:
+    store = local_objects(tmp_path)
+    await store.open()
+    (tmp_path / "assets").write_text("no folder")
+    with pytest.raises(StoreUnavailable):
+        await store.put("assets/a/1", chunks(b"x"), size=1, content_type="text/plain")
+    with pytest.raises(StoreUnavailable):
+        await store.put_bytes("assets/a/1", b"x", content_type="text/plain")
+    await store.close()
+    below = local_objects(tmp_path / "assets")
+    await below.open()
+    with pytest.raises(StoreUnavailable):
+        await below.put_bytes("a", b"x", content_type="text/plain")
+    await below.close()
