@@ -170,20 +170,18 @@ def measure_restart(stack: Stack, folder: str, count: int) -> bool:
     new, worker, began = [], None, time.monotonic()
     for gateway in old:
         # Its calls wait: no worker runs before the first gateway drains.
+        terminated, used_s = time.monotonic(), cpu_s(gateway.program.pid)
+        before_s = used_s
         gateway.program.send(signal.SIGTERM)
         new.append(stack.gateway(**settings))
         following = stack.agent()
         if worker is not None:
             worker.send(signal.SIGTERM)
-        cpu_before, since = cpu_s(gateway.program.process.pid), time.monotonic()
         while gateway.program.process.poll() is None:
-            used_s = cpu_s(gateway.program.process.pid) or cpu_before
-            time.sleep(0.1)
-            cpu_before = max(used_s, cpu_before)
-        print(
-            f"a gateway drained in {time.monotonic() - since:.1f} s,"
-            f" with {cpu_before:.1f} s of CPU in its life"
-        )
+            used_s = max(used_s, cpu_s(gateway.program.pid))
+            time.sleep(0.05)
+        took_s = time.monotonic() - terminated
+        print(f"a gateway drained in {took_s:.1f} s, with {used_s - before_s:.1f} s of CPU")
         if gateway.program.process.returncode or (worker is not None and worker.wait_end()):
             print("a program ended with an error")
             return False
