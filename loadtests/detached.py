@@ -4,8 +4,8 @@
 connection for it. ``--cpu``: CPU of gateway and worker agent for a detached call, accepted, run,
 stored and fetched, compared with the same call attached, in alternating rounds. ``--large``: memory
 of every program for one long response, as it is and as the zip that NVCF's routes make of it.
-``--restart``: so many calls wait in two gateways, then each gateway and each worker is replaced, and
-every response is fetched from the new gateways.
+``--restart``: so many calls wait in two gateways, then each gateway and each worker is replaced,
+and every response is fetched from the new gateways.
 """
 
 import argparse

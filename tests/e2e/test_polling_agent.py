@@ -190,6 +190,16 @@ async def test_progress_then_result_and_errors_and_a_client_that_leaves(world: W
     call.cancel()
     await inference.left.wait()
 
+    inference.left.clear()
+    call = world.call(PEXEC, {}, cancel_after="run=1")
+    request_id = await world.runs()
+    inference.report(45, {"part": 1})
+    ended = await call
+    if ended.status_code == 202:
+        ended = await world.http.get(f"{PEXEC}/status/{request_id}")
+    assert (ended.status_code, ended.json()["reason"]) == (504, "run_timeout")
+    await inference.left.wait()
+
 
 @pytest.mark.parametrize("world", ["queued", "direct"], indirect=True)
 async def test_a_202_of_the_inference_server_makes_the_gateway_ask_again(world: World) -> None:

@@ -331,7 +331,7 @@ async def test_a_run_ends_when_its_client_said_whoever_polls_then(
 @pytest.mark.parametrize("announced", [True, False])
 async def test_a_body_that_is_not_in_the_envelope_reaches_the_function_whole(
     tmp_path: Path,
-    announced: bool,  # noqa: FBT001 - a parameter of pytest
+    announced: bool,
 ) -> None:
     """Ten lines after an empty and after a full first part."""
     lines = [b"line %d\n" % number for number in range(10)]
@@ -363,6 +363,28 @@ async def test_a_body_that_is_not_in_the_envelope_reaches_the_function_whole(
             expected.rest.put_nowait(line)
         assert await agent.answer(expected, lease) == (200, b"{}")
         assert await got.get() == first + b"".join(lines)
+
+
+async def test_many_at_once_each_get_their_own_response(tmp_path: Path) -> None:
+    async def serve(peer: Peer) -> None:
+        while True:
+            head = await peer.head()
+            path = head.split(b" ", 2)[1]
+            await peer.send(whole(b"200 OK", path))
+
+    async with running_agent(serve, concurrency=20, folder=tmp_path) as agent:
+
+        async def call(number: int) -> None:
+            path = b"/%d" % number
+            expected, lease = begin(agent, path=path)
+            assert await agent.answer(expected, lease) == (200, path)
+
+        for number in range(20):
+            await call(number)
+        for _ in range(5):
+            await asyncio.gather(*map(call, range(20)))
+        await until(lambda: agent.slots.running == agent.slots.jobs == 0)
+        await until(lambda: not list((tmp_path / "output").iterdir()))
 
 
 async def test_an_event_stream_and_its_body_flow_both_ways(tmp_path: Path) -> None:
