@@ -3,13 +3,16 @@
 ``--waiting``: memory of the gateway for each call that waits in the queue while nobody holds a
 connection for it. ``--cpu``: CPU of gateway and worker agent for a detached call, accepted, run,
 stored and fetched, compared with the same call attached, in alternating rounds. ``--large``: memory
-for one long response.
+of every program for one long response, as it is and as the zip that NVCF's routes make of it.
+``--restart``: so many calls wait in two gateways, then each gateway and each worker is replaced,
+and every response is fetched from the new gateways.
 """
 
 import argparse
 import asyncio
 import json
 import re
+import signal
 import socket
 import statistics
 import tempfile
@@ -152,11 +155,59 @@ def measure_large(gateway: Gateway, body_bytes: int) -> bool:
     return got == body_bytes and mib <= MAX_LARGE_MIB
 
 
+def measure_restart(stack: Stack, folder: str, count: int) -> bool:
+    """Replace everything while ``count`` calls wait; return whether each response is its own."""
+    settings = {"OBJECTS__FOLDER": f"{folder}/restart", "DRAIN__TIMEOUT_S": "600"}
+    old = [stack.gateway(**settings) for _ in range(2)]
+    locations: list[tuple[str, bytes]] = []
+    for number, gateway in enumerate(old):
+        connection = Connection(gateway)
+        for each in range(number, count, len(old)):
+            body = b"call %d" % each
+            status, location = connection.call("POST", "/echo", body, prefer="respond-async")
+            assert status == 202, status
+            locations.append((location, body))
+    new, worker, began = [], None, time.monotonic()
+    for gateway in old:
+        # Its calls wait: no worker runs before the first gateway drains.
+        terminated, used_s = time.monotonic(), cpu_s(gateway.program.pid)
+        before_s = used_s
+        gateway.program.send(signal.SIGTERM)
+        new.append(stack.gateway(**settings))
+        following = stack.agent()
+        if worker is not None:
+            worker.send(signal.SIGTERM)
+        while gateway.program.process.poll() is None:
+            used_s = max(used_s, cpu_s(gateway.program.pid))
+            time.sleep(0.05)
+        took_s = time.monotonic() - terminated
+        print(f"a gateway drained in {took_s:.1f} s, with {used_s - before_s:.1f} s of CPU")
+        if gateway.program.process.returncode or (worker is not None and worker.wait_end()):
+            print("a program ended with an error")
+            return False
+        worker = following
+    replaced_s = time.monotonic() - began
+    wrong, began = 0, time.monotonic()
+    with httpx.Client(headers=new[0].headers, timeout=60) as client:
+        for number, (location, body) in enumerate(locations):
+            found = client.get(f"{new[number % len(new)].url}{location}/response")
+            if found.status_code != 200 or found.content != body:
+                wrong += 1
+                if wrong <= 3:
+                    print(f"{location}: {found.status_code} {found.text[:300]}")
+    print(
+        f"{count} calls waited; all replaced in {replaced_s:.1f} s;"
+        f" fetched in {time.monotonic() - began:.1f} s; {wrong} responses missing or wrong"
+    )
+    return not wrong
+
+
 async def main() -> int:
     """Print the figures; return 1 if one is above its bar."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--waiting", type=int, default=0, metavar="CALLS")
     parser.add_argument("--large", type=int, default=0, metavar="BYTES")
+    parser.add_argument("--restart", type=int, default=0, metavar="CALLS")
     parser.add_argument("--cpu", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
@@ -165,6 +216,8 @@ async def main() -> int:
         stack = Stack(Path(folder))
         await stack.start()
         try:
+            if options.restart:
+                is_good &= await asyncio.to_thread(measure_restart, stack, folder, options.restart)
             gateway = await asyncio.to_thread(stack.gateway, OBJECTS__FOLDER=f"{folder}/objects")
             if options.waiting:
                 is_good &= await asyncio.to_thread(measure_waiting, gateway, options.waiting)

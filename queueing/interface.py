@@ -194,6 +194,9 @@ class FunctionQueue(Protocol):
         ended counts as leased. Raises `QueueUnavailable`.
         """
 
+    def is_stored(self, request_id: str) -> bool:
+        """Return whether the broker is known to have a request of this process, leased or not."""
+
     async def depth(self, version_id: str) -> int:
         """Return how many requests wait for a lease. Raises `QueueUnavailable`."""
 

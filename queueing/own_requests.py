@@ -341,6 +341,10 @@ class OwnRequests(ABC, Generic[R, Q]):
         request = self._requests.get(request_id)
         return request.sequence if request is not None and request.state is HELD else 0
 
+    def is_stored(self, request_id: str) -> bool:
+        """Return whether a request of this process is HELD."""
+        return bool(self.sequence_of(request_id))
+
     # Transitions
 
     def _begin(

@@ -73,7 +73,7 @@ class RequestParts:
         endpoint = RequestsEndpoint(
             self.book,
             access,
-            WatchedPositions(queue.position, invocations.lines.eta_s),
+            WatchedPositions(queue.position, queue.is_stored, invocations.lines.eta_s),
             self.forwarder,
             self.holders.has_lived,
             on_response,

@@ -16,6 +16,7 @@ from wire.headers import (
     NVCF_POLL_SECONDS,
     NVCF_POLLED,
     NVCF_REQID,
+    NVCF_RUN_SECONDS,
     NVCF_STATUS,
     NVCF_UPGRADED,
     ONCE,
@@ -65,11 +66,18 @@ def request_headers(
     return kept
 
 
-def polled_headers(headers: Headers, region: bytes, poll_s: int, *, allows_rerun: bool) -> Headers:
+def polled_headers(
+    headers: Headers,
+    region: bytes,
+    poll_s: int,
+    *,
+    allows_rerun: bool,
+    run_s: int | None = None,
+) -> Headers:
     """Return the headers for the envelope of a call over NVCF's polling routes.
 
     Unlike `request_headers`, the worker is not told to pass the response as it is, unless the
-    client itself says so, and the window is ``poll_s``.
+    client itself says so, and the window is ``poll_s``. ``run_s`` is for how long the call may run.
     """
     drops = INVOCATION_DROPS | {NVCF_POLL_SECONDS, NVCF_INPUT_ASSET_REFERENCES}
     kept = forwardable(headers, drops)
@@ -79,6 +87,8 @@ def polled_headers(headers: Headers, region: bytes, poll_s: int, *, allows_rerun
         kept.append(_PASS_THROUGH)
     if not allows_rerun:
         kept.append(_NO_RERUN)
+    if run_s is not None:
+        kept.append((NVCF_RUN_SECONDS, b"%d" % run_s))
     return kept
 
 

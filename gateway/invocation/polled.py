@@ -116,7 +116,11 @@ class PolledInvocation(Invocation):
         self.trace, self.caller_request_id = correlation_of(request)
         path = caller.version.inference_path.encode()
         sent = polled_headers(
-            request.headers, region, caller.poll_s, allows_rerun=caller.version.allows_rerun
+            request.headers,
+            region,
+            caller.poll_s,
+            allows_rerun=caller.version.allows_rerun,
+            run_s=None if self.bounds is None else self.bounds.run_s,
         )
         asked = polled_headers(
             [header for header in request.headers if not header[0].startswith(b"content-")],

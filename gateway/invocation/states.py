@@ -196,7 +196,10 @@ TRANSITIONS: dict[tuple[State, Event], frozenset[State]] = {
     (QUEUED, Event.DEADLINE_PASSED): frozenset({QUEUED, EXPIRED, DONE}),
     # The end of what the client's Cancel-After allows. In QUEUED a worker may have the call, which
     # the queue is asked before it is withdrawn.
-    **{(s, Event.BOUND_PASSED): frozenset({s, DONE}) for s in (SENT, ATTACHED, STREAMING, ENDING)},
+    **{
+        (s, Event.BOUND_PASSED): frozenset({s, DONE})
+        for s in (SENT, PENDING, ATTACHED, STREAMING, ENDING)
+    },
     (QUEUED, Event.BOUND_PASSED): frozenset({QUEUED, EXPIRED, DONE}),
     (QUEUED, Event.LEASE_KNOWN): frozenset({QUEUED, EXPIRED}),
     (EXPIRED, Event.POSITION_KNOWN): frozenset({DONE}),

@@ -206,7 +206,7 @@ class RequestBook:
                         spawn(self._tell(call, is_stored=is_stored), "requests.webhook")
                     else:
                         await self._settle_stored(call, is_stored=is_stored)
-                if is_short(calls[-1]):
+                if is_short(calls[-1]) and len(self._waiting) < _BATCH:
                     await asyncio.sleep(_GATHER_S)
         finally:
             self._storers -= 1

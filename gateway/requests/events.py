@@ -51,6 +51,8 @@ _REPEATED = frozenset({QUEUED_STATE, _PROGRESS})
 
 Position = Callable[[str, str], Awaitable[int]]
 """`queueing.interface.FunctionQueue.position`."""
+IsStored = Callable[[str], bool]
+"""`queueing.interface.FunctionQueue.is_stored`."""
 Eta = Callable[[str, int], "int | None"]
 """Returns in how many seconds a version's call at a position will be leased, if that is known."""
 
@@ -58,10 +60,11 @@ Eta = Callable[[str, int], "int | None"]
 class WatchedPositions:
     """Looks at positions, a bounded number at a time."""
 
-    __slots__ = ("_position", "_under_way", "eta_s")
+    __slots__ = ("_is_stored", "_position", "_under_way", "eta_s")
 
-    def __init__(self, position: Position, eta_s: Eta) -> None:
+    def __init__(self, position: Position, is_stored: IsStored, eta_s: Eta) -> None:
         self._position = position
+        self._is_stored = is_stored
         self._under_way = 0
         self.eta_s = eta_s
 
@@ -72,7 +75,9 @@ class WatchedPositions:
             return None
         self._under_way += 1
         try:
-            return await self._position(call.version_id, call.request_id)
+            position = await self._position(call.version_id, call.request_id)
+            # 0 is also that of a request that is not stored yet.
+            return position if position or self._is_stored(call.request_id) else None
         except QueueUnavailable:
             return None
         finally:
@@ -209,8 +214,10 @@ class EventsExchange(NullRequestStream):
         if position == 0:
             if self._call.state == QUEUED_STATE:
                 self._send(LEASED, LEASED, position)
-        elif self._seen <= _RANKS[QUEUED_STATE] and position != self._last_position:
+        elif self._seen <= _RANKS[LEASED] and position != self._last_position:
             self._last_position = position
+            # A worker that had it may have given it back.
+            self._seen = _RANKS[QUEUED_STATE]
             self._send(QUEUED_STATE, f"{QUEUED_STATE}:{position}", position)
 
     def _tell(self) -> None:

@@ -262,13 +262,7 @@ async def test_calls_go_on_when_the_credential_that_admitted_them_ends(
         await world.agent(inference.server.port, INFERENCE__MAX_CONCURRENCY="6")
         credentials = [
             world.gateway.headers["authorization"].removeprefix("Bearer "),
-            issuer.token("client-1", INVOKE, exp=int(time.time()) + 3),
             issuer.token("client-1", INVOKE),
-        ]
-        clients = [
-            await stack.enter_async_context(world.client(one, http2=http2))
-            for one in credentials
-            for http2 in (False, True)
         ]
 
         async def statuses() -> set[int]:
@@ -279,6 +273,12 @@ async def test_calls_go_on_when_the_credential_that_admitted_them_ends(
                 return {(await asking.get("/c", headers=head)).status_code for head in heads}
 
         await until(statuses, lambda found: found == {404})
+        credentials.append(issuer.token("client-1", INVOKE, exp=int(time.time()) + 6))
+        clients = [
+            await stack.enter_async_context(world.client(one, http2=http2))
+            for one in credentials
+            for http2 in (False, True)
+        ]
         # Six run, and six wait in the queue when their credentials end.
         calls = [start(client.post("/a", content=b"x")) for client in clients]
         await inference.until_runs(len(calls))

@@ -19,6 +19,7 @@ from tests.support.stack import Demo, Stack
 from tests.support.waiting import PATIENCE_S, until
 
 CALLERS = 6
+DETACHED = 100
 _LISTEN = "0A"
 UPLOAD = bytes(100_000)
 """More than an envelope holds: the worker comes back for the rest."""
@@ -131,3 +132,31 @@ async def test_only_processes_that_are_ready_listen_on_a_shared_port(stack: Stac
     await until(lambda: ready_processes(program), lambda count: count == 3)
     assert listeners(url) == 2
     assert program.stop() == 0
+
+
+async def test_detached_calls_outlive_every_process(stack: Stack, tmp_path: Path) -> None:
+    """They wait while the first gateway drains, and run while workers are replaced too."""
+    settings = {"OBJECTS__FOLDER": str(tmp_path), "DRAIN__TIMEOUT_S": str(PATIENCE_S)}
+    old = await asyncio.gather(*(asyncio.to_thread(stack.gateway, **settings) for _ in range(2)))
+    detached = {"prefer": "respond-async"}
+    locations: list[tuple[str, bytes]] = []
+    for gateway in old:
+        async with gateway.client(**detached) as client:
+            for number in range(DETACHED // 2):
+                body = b"%d of %d" % (number, len(locations))
+                accepted = await client.post("/echo", content=body)
+                locations.append((accepted.headers["location"], body))
+    new = []
+    workers: list[Program] = []
+    for gateway in old:
+        gateway.program.send(signal.SIGTERM)
+        new.append(await asyncio.to_thread(stack.gateway, **settings))
+        workers.append(await asyncio.to_thread(stack.agent))
+        if len(workers) > 1:
+            workers[0].send(signal.SIGTERM)
+            assert await asyncio.to_thread(workers[0].wait_end) == 0
+        assert await asyncio.to_thread(gateway.program.wait_end) == 0
+    async with new[0].client() as one, new[1].client() as other:
+        for number, (location, body) in enumerate(locations):
+            found = await (one, other)[number % 2].get(f"{location}/response")
+            assert (found.status_code, found.content) == (200, body)

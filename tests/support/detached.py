@@ -61,7 +61,7 @@ def make_endpoint(
     return RequestsEndpoint(
         book,
         Access(authenticate or _nobody, model or ReadModel(), cross_origin),
-        WatchedPositions(position, lambda version_id, position: None),
+        WatchedPositions(position, lambda request_id: True, lambda version_id, position: None),
         Forwarder(holders or Holders(NoBus(), None, "eu", 7), book),
         has_lived,
         lambda request, status: None,

@@ -191,8 +191,7 @@ class Job:
             self._finish(Outcome.LATE)
             return
         self._start_by = leased_at + slack_s
-        if request.run_s:
-            self._context.registry.bounded(self.request_id, leased_at + request.run_s)
+        self._bound_run(request)
         # A body that flows through cannot be sent twice, so it must not meet a stale connection.
         self._context.inference.open(request, self, is_fresh=request.has_rest)
 
@@ -203,7 +202,13 @@ class Job:
             self._fail(INTERNAL)
             return
         self._start_by = inf
+        self._bound_run(request)
         self._context.inference.open(request, self, is_fresh=request.has_rest)
+
+    def _bound_run(self, request: Outgoing) -> None:
+        if request.run_s:
+            ends_at = self.leased_at + request.run_s
+            self._context.registry.bounded(self.request_id, ends_at)
 
     # The inference server
 
@@ -562,7 +567,7 @@ class Job:
         """The run has taken as long as its client allows."""
         if self.state is not OPENING and self.state is not FORWARDING:
             return
-        if self.lease.is_over():
+        if self.lease.is_over() and not self.is_polled:
             self._finish(Outcome.LAPSED)
         else:
             self._fail(RUN_TIMEOUT)

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from io import BytesIO
 from pathlib import Path
 
+import pytest
 from aiohttp import web
 
 from runtime.tasks import spawn
@@ -16,7 +17,7 @@ from tests.integration.worker_agent.harness import Agent, HandLease, running_age
 from tests.support.fake_gateway import Expected
 from tests.support.raw_server import OK, Peer
 from tests.support.waiting import until
-from wire.envelope import encode_assets
+from wire.envelope import INLINE_BODY_BYTES, encode_assets
 
 NO_WINDOW = ((b"nvcf-poll-seconds", b"0"),)
 ASSET_ID = "55555555-5555-4555-8555-555555555555"
@@ -308,6 +309,130 @@ async def test_a_folder_that_cannot_be_made_fails_the_request(tmp_path: Path) ->
         assert (status, document["detail"]) == (500, "Internal error while preparing for inference")
         assert document["type"] == "urn:nvcf-worker-service:problem-details:internal-server-error"
         assert agent.server.connections == 0
+
+
+@pytest.mark.parametrize("window", [(), NO_WINDOW])
+async def test_a_run_ends_when_its_client_said_whoever_polls_then(
+    tmp_path: Path, window: tuple[tuple[bytes, bytes], ...]
+) -> None:
+    function = Function()
+    async with running_agent(function.serve, folder=tmp_path) as agent:
+        client, lease = begin(agent, (*window, (b"nvcf-run-seconds", b"1")))
+        await function.heads.get()
+        if window:
+            assert (await client.completed())[0] == 202
+            client = poll(agent, client)
+        status, body = await agent.answer(client, lease)
+        assert (status, json.loads(body)["reason"]) == (504, "run_timeout")
+        await function.left.wait()
+        await until(lambda: agent.slots.running == agent.slots.jobs == 0)
+
+
+@pytest.mark.parametrize("announced", [True, False])
+async def test_a_body_that_is_not_in_the_envelope_reaches_the_function_whole(
+    tmp_path: Path,
+    announced: bool,
+) -> None:
+    """Ten lines after an empty and after a full first part."""
+    lines = [b"line %d\n" % number for number in range(10)]
+    got: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def serve(peer: Peer) -> None:
+        head = await peer.head()
+        if announced:
+            length = head.lower().partition(b"content-length: ")[2].partition(b"\r")[0]
+            body = await peer.reader.readexactly(int(length))
+        else:
+            body = b""
+            while size := int(await peer.reader.readline(), 16):
+                body += await peer.reader.readexactly(size)
+                await peer.reader.readline()
+            await peer.reader.readline()
+        got.put_nowait(body)
+        await peer.send(OK)
+
+    async with running_agent(serve, folder=tmp_path) as agent:
+        first = bytes(INLINE_BODY_BYTES) if announced else b""
+        length = (b"content-length", b"%d" % (len(first) + len(b"".join(lines))))
+        expected, lease = begin(
+            agent, (length,) if announced else (), body=first, has_rest=True, path=b"/count"
+        )
+        if announced:
+            expected.rest_length = len(b"".join(lines))
+        for line in [*lines, b""]:
+            expected.rest.put_nowait(line)
+        assert await agent.answer(expected, lease) == (200, b"{}")
+        assert await got.get() == first + b"".join(lines)
+
+
+async def test_many_at_once_each_get_their_own_response(tmp_path: Path) -> None:
+    async def serve(peer: Peer) -> None:
+        while True:
+            head = await peer.head()
+            path = head.split(b" ", 2)[1]
+            await peer.send(whole(b"200 OK", path))
+
+    async with running_agent(serve, concurrency=20, folder=tmp_path) as agent:
+
+        async def call(number: int) -> None:
+            path = b"/%d" % number
+            expected, lease = begin(agent, path=path)
+            assert await agent.answer(expected, lease) == (200, path)
+
+        for number in range(20):
+            await call(number)
+        for _ in range(5):
+            await asyncio.gather(*map(call, range(20)))
+        await until(lambda: agent.slots.running == agent.slots.jobs == 0)
+        await until(lambda: not list((tmp_path / "output").iterdir()))
+
+
+async def test_an_event_stream_and_its_body_flow_both_ways(tmp_path: Path) -> None:
+    """Each pong arrives before the next ping is sent."""
+
+    async def serve(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
+            b"transfer-encoding: chunked\r\n\r\n"
+        )
+        while size := int(await peer.reader.readline(), 16):
+            ping = (await peer.reader.readexactly(size + 2))[:-2]
+            await peer.send(b"%x\r\npong %b\n\r\n" % (len(ping) + 6, ping))
+        await peer.send(b"0\r\n\r\n")
+
+    async with running_agent(serve, folder=tmp_path) as agent:
+        expected, lease = begin(agent, ((b"accept", b"text/event-stream"),), has_rest=True)
+        for number in range(10):
+            expected.rest.put_nowait(b"ping %d" % number)
+            await expected.body_reaches(b"pong ping %d\n" % number)
+        expected.rest.put_nowait(b"")
+        status, _ = await agent.answer(expected, lease)
+        assert status == 200
+
+
+async def test_calls_that_are_polled_end_before_the_agent_does(tmp_path: Path) -> None:
+    """A drain begins while the fourth of five has its response; later requests are refused."""
+    function = Function()
+    async with running_agent(function.serve, concurrency=5, folder=tmp_path) as agent:
+        calls = [begin(agent, NO_WINDOW) for _ in range(5)]
+        for first, _ in calls:
+            await first.completed()
+        polls = [poll(agent, first) for first, _ in calls]
+        for _ in range(4):
+            function.responses.put_nowait(OK)
+        await until(lambda: sum(one.is_complete for one in polls) == 4)
+        agent.intake.pause()
+        drain = spawn(agent.intake.wait_drained(), "drain")
+        for _ in range(5):
+            _, refused = begin(agent)
+            await refused.ended.wait()
+            assert refused.calls == ["nak"]
+        assert not drain.done()
+        function.responses.put_nowait(OK)
+        await drain
+        assert [(await one.completed())[0] for one in polls] == [200] * 5
+        assert [lease.calls[-1] for _, lease in calls] == ["ack"] * 5
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ import pytest
 
 from gateway.invocation.polled import MAX_PARTIAL_BYTES, percent_of
 from gateway.invocation.states import ATTACHED, DONE, PENDING, Outcome
+from gateway.routing.cancel_after import CallBounds
 from http1.stream import Headers
 from queueing.interface import RunDecision
 from tests.support.invocation_world import INLINE, World
@@ -168,6 +169,26 @@ def test_a_call_is_pending_for_as_long_as_its_window_at_most() -> None:
     world.script.take()
     world.invocation.deadline_passed(3702.0, 1)
     assert world.problem()["reason"] == "poll_timeout"
+    assert world.script.take()[0] == "queue.withdraw"
+
+
+def test_a_call_that_is_pending_runs_for_as_long_as_its_client_allows() -> None:
+    world = World(is_polled=True, cancel_after=CallBounds(run_s=10))
+    world.invocation.request_end()
+    envelope = decode_envelope(world.queue.envelopes[0])
+    assert (b"nvcf-run-seconds", b"10") in envelope.headers
+    world.now = 105.0
+    world.attach().head(202)
+    world.invocation.response_end()
+    world.now = 107.0
+    world.attach().head(202)
+    world.invocation.response_end()
+    world.invocation.bound_passed(114.9)
+    assert world.invocation.state is PENDING
+    world.script.take()
+    world.invocation.bound_passed(115.0)
+    assert world.invocation.outcome is Outcome.RUN_TIMEOUT
+    assert world.problem()["reason"] == "run_timeout"
     assert world.script.take()[0] == "queue.withdraw"
 
 

@@ -112,6 +112,14 @@ def pausing() -> World:
     return world
 
 
+def asked_bounded() -> World:
+    """Pending, and the client has said how long it may run."""
+    world = World(is_polled=True, cancel_after=BOUNDS)
+    world.invocation.request_end()
+    world.attach().head(202).invocation.response_end()
+    return world
+
+
 def polled_long_body() -> World:
     """Pending, with a rest of the body that nobody fetched."""
     world = World(body_bytes=None, max_body_bytes=INLINE, is_polled=True)
@@ -210,7 +218,7 @@ SITUATIONS: dict[State, list[Situation]] = {
         lambda: expired(long_body()),
         lambda: expired(limited()),
     ],
-    State.PENDING: [taking, asked, pausing, polled_long_body, lambda: slow(asked())],
+    State.PENDING: [taking, asked, asked_bounded, pausing, polled_long_body, lambda: slow(asked())],
     State.ATTACHED: [
         lambda: polled().attach(),
         lambda: asked().attach(),

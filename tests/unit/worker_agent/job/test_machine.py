@@ -542,6 +542,17 @@ def test_a_run_that_takes_longer_than_its_client_allows_is_ended_with_504() -> N
     assert json.loads(body)["reason"] == "run_timeout"
 
 
+def test_a_run_whose_client_was_told_to_ask_again_ends_in_time_too() -> None:
+    bench = Bench(more=((b"Nvcf-Run-Seconds", b"30"),)).begin()
+    bench.send()
+    bench.job.postponed()
+    bench.lease.is_lapsed = True
+    bench.take()
+    bench.job.run_ended()
+    assert bench.take() == ["attach.deliver", "inference.discard"]
+    assert bench.job.fault == b"run-timeout"
+
+
 def test_a_response_that_has_begun_is_left_to_its_gateway_when_its_run_is_over() -> None:
     bench = Bench(more=((b"nvcf-run-seconds", b"30"),)).stream()
     bench.job.run_ended()
