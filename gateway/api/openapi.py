@@ -85,7 +85,9 @@ def document(routes: Sequence[AnyRoute], version: str = "2") -> Schema:
             "title": "Functions",
             "version": version,
             "description": "Register functions, deploy them, and read their queues. Lists are "
-            "ordered by creation; with `limit`, they are paged.",
+            "ordered by creation; with `limit`, they are paged. Calls of functions, their polling "
+            "routes (/v2/nvcf/pexec, /v2/nvcf/exec) and /v2/requests are not routes of this API: "
+            "docs/wire.md and docs/detached-calls.md describe them.",
         },
         "servers": [{"url": "/"}],
         "tags": [

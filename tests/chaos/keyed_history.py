@@ -149,9 +149,11 @@ def every_end_is_explained(history: KeyedHistory) -> Iterator[str]:
         if attempt.end is Ended.GAVE_UP or (attempt.is_final and attempt.end is not Ended.WHOLE):
             yield f"key {attempt.key} ended as {attempt.outcome!r}"
         elif attempt.end in (Ended.CUT, Ended.REFUSED):
-            # A response that has begun breaks off with any part that it passes.
-            own = attempt.gateway if attempt.end is Ended.REFUSED else ""
-            if not _had_fault(history, attempt, own):
+            # A response that has begun breaks off with any part that it passes: not with the store.
+            parts = {fault.target for fault in history.faults} - set(history.stores)
+            if attempt.end is Ended.REFUSED:
+                parts = {attempt.gateway}
+            if not _had_fault(history, attempt, parts):
                 yield f"key {attempt.key} ended as {attempt.outcome!r} without a fault"
         elif attempt.end is Ended.WHOLE and not attempt.is_served:
             if attempt.reason not in REASONS.get(attempt.status, frozenset()):
@@ -159,7 +161,7 @@ def every_end_is_explained(history: KeyedHistory) -> Iterator[str]:
 
 
 def nothing_is_unknown_without_a_fault(history: KeyedHistory) -> Iterator[str]:
-    """A key's outcome is unknown only if a gateway was killed after the key was first sent."""
+    """A key's outcome is unknown only if a gateway or a store was killed since its first call."""
     for key, attempts in history.of_key().items():
         for attempt in attempts:
             is_unknown = attempt.reason == "outcome_unknown"
@@ -169,7 +171,7 @@ def nothing_is_unknown_without_a_fault(history: KeyedHistory) -> Iterator[str]:
                 and fault.began_at <= attempt.ended_at
                 for fault in history.faults
             ):
-                yield f"key {key}: its outcome is unknown, and no gateway was killed"
+                yield f"key {key}: its outcome is unknown, and no gateway or store was killed"
 
 
 def what_a_key_gives_is_settled(history: KeyedHistory) -> Iterator[str]:
@@ -223,10 +225,10 @@ KEYED_CHECKS: tuple[KeyedCheck, ...] = (
 )
 
 
-def _had_fault(history: KeyedHistory, attempt: Attempt, target: str) -> bool:
-    """Return whether ``target``, or any part if that is empty, was killed meanwhile."""
+def _had_fault(history: KeyedHistory, attempt: Attempt, parts: set[str]) -> bool:
+    """Return whether one of ``parts`` was killed meanwhile."""
     return any(
-        (not target or fault.target == target)
+        fault.target in parts
         and fault.began_at <= attempt.ended_at
         and fault.ended_at + TAIL_S >= attempt.started_at
         for fault in history.faults

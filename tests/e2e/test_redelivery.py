@@ -130,7 +130,8 @@ async def test_a_restart_of_the_broker_loses_no_request(stack: Stack, way: str) 
     gateway = stack.gateway()
     agent = stack.agent(INFERENCE__MAX_CONCURRENCY="1")
     async with gateway.client() as client:
-        calls = [start(client.get("/slow?seconds=2"))]
+        # It runs for as long as the others take to be queued, on a busy machine too.
+        calls = [start(client.get("/slow?seconds=6"))]
         await running_at_inference(stack, 1)
         calls += [start(client.get("/slow?seconds=0.01")) for _ in range(20)]
         await until(lambda: left_in_the_queue(stack), lambda left: left == 21)
