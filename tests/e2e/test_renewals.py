@@ -273,7 +273,7 @@ async def test_calls_go_on_when_the_credential_that_admitted_them_ends(
                 return {(await asking.get("/c", headers=head)).status_code for head in heads}
 
         await until(statuses, lambda found: found == {404})
-        credentials.append(issuer.token("client-1", INVOKE, exp=int(time.time()) + 6))
+        credentials.append(issuer.token("client-1", INVOKE, exp=int(time.time()) + 12))
         clients = [
             await stack.enter_async_context(world.client(one, http2=http2))
             for one in credentials
