@@ -410,7 +410,10 @@ class Invocation:
         self.is_direct = True
         self._channel, self._sent = channel, (channel.sent, head, first_part, has_rest)
         self.instance = channel.instance
-        self._runs_since_now()
+        if self.bounds is not None:
+            # A worker gets the call at this moment.
+            self.bounds.runs(context.clock())
+            context.registry.bounded(self.bounds)
         return True
 
     def _enqueue(self, head: bytes, first_part: bytes, *, has_rest: bool) -> None:
@@ -917,12 +920,6 @@ class Invocation:
         """The worker that had the call does not complete it."""
         if self.bounds is not None:
             self.bounds.waits(self._context.clock())
-            self._context.registry.bounded(self.bounds)
-
-    def _runs_since_now(self) -> None:
-        """A worker gets the call at this moment."""
-        if self.bounds is not None:
-            self.bounds.runs(self._context.clock())
             self._context.registry.bounded(self.bounds)
 
     def _expire(self) -> None:

@@ -191,7 +191,8 @@ class Job:
             self._finish(Outcome.LATE)
             return
         self._start_by = leased_at + slack_s
-        self._bound_run(request)
+        if request.run_s:
+            self._bound_run(request)
         # A body that flows through cannot be sent twice, so it must not meet a stale connection.
         self._context.inference.open(request, self, is_fresh=request.has_rest)
 
@@ -202,13 +203,12 @@ class Job:
             self._fail(INTERNAL)
             return
         self._start_by = inf
-        self._bound_run(request)
+        if request.run_s:
+            self._bound_run(request)
         self._context.inference.open(request, self, is_fresh=request.has_rest)
 
     def _bound_run(self, request: Outgoing) -> None:
-        if request.run_s:
-            ends_at = self.leased_at + request.run_s
-            self._context.registry.bounded(self.request_id, ends_at)
+        self._context.registry.bounded(self.request_id, self.leased_at + request.run_s)
 
     # The inference server
 
