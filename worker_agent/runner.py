@@ -27,7 +27,7 @@ from worker_agent.attach.channels import AgentChannels
 from worker_agent.compat.call import Compat, CompatPorts
 from worker_agent.job.context import Attach, Context, Inference
 from worker_agent.job.machine import UNRUN_AGAIN_S, Job
-from worker_agent.job.request import PlatformHeaders, is_run_once, window_left_s
+from worker_agent.job.request import PlatformHeaders, window_left_s
 from worker_agent.job.states import DONE, FORWARDING, OPENING, Outcome
 from worker_agent.job.websocket import SWITCHING
 from worker_agent.job.window import StartGate
@@ -224,7 +224,7 @@ class JobRunner:
         if (
             lease.deliveries == 1
             and not is_asking
-            and not is_run_once(envelope)
+            and not envelope.head.is_run_once
             and (is_young or _is_first_run(lease, requested_at_ns))
         ):
             self._begin(context, lease, envelope, now_ns)
@@ -409,7 +409,7 @@ class JobRunner:
                 return True
         elif decision is RunDecision.NEVER:
             lease.ack()
-        elif decision is RunDecision.RUN and is_run_once(envelope):
+        elif decision is RunDecision.RUN and envelope.head.is_run_once:
             lease.nak(UNRUN_AGAIN_S)
             spawn(context.attach.gave_back(envelope, lease.deliveries), "unrun-report")
         elif decision is RunDecision.RUN:
@@ -497,21 +497,16 @@ class JobRunner:
         """The response head of a job has come before its body."""
         self._jobs[request_id].head_at = self._loop.time()
 
-    def freed(self, job: Job) -> None:
+    def freed(self, job: Job, *, is_timed: bool = True) -> None:
         """The inference server is done with a job, which may be over."""
-        now = self._loop.time()
-        if job.status and job.status != SWITCHING and not job.fault:
+        self._slots.release()
+        now = job.freed_at = self._loop.time()
+        if is_timed and job.status and job.status != SWITCHING and not job.fault:
             began_at = job.body_at if job.fetches_body else job.sent_at
             took_s = (job.head_at or now) - began_at
             if began_at and took_s >= 0.0:
                 # Not the time in which the client was still sending.
                 self._gate.heads.add(took_s, now)
-        self.released(job)
-
-    def released(self, job: Job) -> None:
-        """As `freed`, of a job whose time tells nothing of the inference server."""
-        self._slots.release()
-        job.freed_at = self._loop.time()
         self._telemetry.freed(job)
         self._want()
 
@@ -606,7 +601,7 @@ class JobRunner:
                 del self._broke_off[next(iter(self._broke_off))]
             self._broke_off[job.request_id] = PASS_ON_TIMES
         elif job.outcome is Outcome.HANDED_BACK:
-            if is_run_once(job.envelope) and self._context is not None:
+            if job.envelope.head.is_run_once and self._context is not None:
                 gave_back = self._context.attach.gave_back(job.envelope, job.lease.deliveries)
                 spawn(gave_back, "unrun-report")
         elif job.outcome is Outcome.UNDELIVERED:

@@ -81,8 +81,8 @@ class PollSource(Protocol):
 class CompatRegistry(JobRegistry[Job], Protocol):
     """The jobs of the agent."""
 
-    def released(self, job: Job) -> None:
-        """As ``freed``, for a job whose time tells nothing of the inference server."""
+    def freed(self, job: Job, *, is_timed: bool = True) -> None:
+        """As its base says; without ``is_timed`` the job's time tells nothing of the server."""
 
 
 class CompatPorts:
@@ -231,7 +231,7 @@ class CompatCall:
         """Send the request, after what it needs was prepared."""
         if self._mode is Mode.COMPAT and self._polling is None:
             self._poll(asks_again=False).begin()
-        if self._is_prepared or not (self._mode is Mode.COMPAT or self._job.envelope.assets):
+        if self._is_prepared or not (self._mode is Mode.COMPAT or self._job.envelope.head.assets):
             self._is_prepared = True
             self._ports.inference.open(request, self, is_fresh=is_fresh)
         else:
@@ -262,12 +262,12 @@ class CompatCall:
                 job.failed(PREPARATION)
                 return
             compat.progress.add(job.request_id, self._progressed)
-        if job.envelope.assets:
+        if job.envelope.head.assets:
             folder = compat.asset_dir / request_id
             self._folders.append(folder)
             try:
                 await compat.threads.run(make_folder, folder)
-                await compat.transfers.fetch(job.envelope.assets, folder)
+                await compat.transfers.fetch(job.envelope.head.assets, folder)
             except (OSError, TransferError) as error:
                 self._cannot("fetch the assets", ASSETS.detail, error)
                 job.failed(ASSETS)
@@ -525,10 +525,8 @@ class CompatCall:
 
     def freed(self, job: Job) -> None:
         """The inference server is done with the job."""
-        if self._polling is None and self._mode is not Mode.COMPAT:
-            self._ports.registry.freed(job)
-        else:
-            self._ports.registry.released(job)
+        is_timed = self._polling is None and self._mode is not Mode.COMPAT
+        self._ports.registry.freed(job, is_timed=is_timed)
 
     def finished(self, request_id: str) -> None:
         """The job is over."""

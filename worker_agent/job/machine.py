@@ -39,7 +39,6 @@ from worker_agent.job.request import (
     build_request,
     is_grpc_call,
     is_rerunnable,
-    is_run_once,
 )
 from worker_agent.job.states import (
     DELIVERING,
@@ -689,7 +688,7 @@ class Job:
         self.response = self.trailers = b""
         is_lease_ended, self._is_lease_ended = self._is_lease_ended, True
         if outcome is Outcome.HANDED_BACK:
-            self.lease.nak(UNRUN_AGAIN_S if is_run_once(self.envelope) else 0.0)
+            self.lease.nak(UNRUN_AGAIN_S if self.envelope.head.is_run_once else 0.0)
         elif not is_lease_ended and outcome is not Outcome.LAPSED:
             self.lease.ack()
         if was_running:
