@@ -453,15 +453,12 @@ class DetachedCall:
         else:
             state = FAILED
         now = self._ports.clock()
-        leased_at = invocation.attached_at
-        if leased_at and invocation.worker_s > 0.0:
-            leased_at -= invocation.worker_s
         return Ending(
             state,
             outcome,
-            invocation.deliveries,
+            _attempts(invocation),
             invocation.instance.decode("latin-1"),
-            self._unix(invocation, leased_at),
+            self._unix(invocation, _leased_at(invocation)),
             self._unix(invocation, invocation.head_at),
             self._unix(invocation, now),
             now,
@@ -472,14 +469,24 @@ class DetachedCall:
         """Return the Unix time of a monotonic one."""
         return self.created_at + at - invocation.received_at if at else 0.0
 
+    def attempts(self) -> int:
+        """Return how often workers have had the call, as far as they have told."""
+        if self.ending is not None:
+            return self.ending.attempts
+        return 0 if self.invocation is None else _attempts(self.invocation)
+
+    def instance(self) -> str:
+        """Return the id of the instance that has or had the call, empty if it is not known."""
+        if self.ending is not None:
+            return self.ending.instance
+        return "" if self.invocation is None else self.invocation.instance.decode("latin-1")
+
     def leased_at(self) -> float:
         """Return when a worker leased the call, in Unix seconds; 0.0 if that is not known."""
         if self.ending is not None:
             return self.ending.leased_at
         invocation = self.invocation
-        if invocation is None or not invocation.attached_at:
-            return 0.0
-        return self._unix(invocation, invocation.attached_at - max(invocation.worker_s, 0.0))
+        return 0.0 if invocation is None else self._unix(invocation, _leased_at(invocation))
 
     def head_at(self) -> float:
         """Return when the response head came, in Unix seconds; 0.0 if it has not."""
@@ -492,3 +499,17 @@ class DetachedCall:
         """The state may have changed."""
         for watcher in tuple(self.watchers or ()):
             watcher()
+
+
+def _attempts(invocation: Invocation) -> int:
+    # Workers tell the number of a delivery from the second one on.
+    return invocation.deliveries or (1 if _leased_at(invocation) else 0)
+
+
+def _leased_at(invocation: Invocation) -> float:
+    """Return when the last worker leased the call, as far as one has told; 0.0 if not."""
+    if invocation.leased_at > invocation.attached_at:
+        return invocation.leased_at
+    if invocation.attached_at:
+        return invocation.attached_at - max(invocation.worker_s, 0.0)
+    return invocation.offered_at if invocation.is_direct else 0.0
