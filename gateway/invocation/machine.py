@@ -123,6 +123,9 @@ class Invocation:
     ``traceparent`` and ``x-request-id``, known once the call is offered or over.
     """
 
+    route = ""
+    """The polling route that the client called, as in metrics: only of polled calls."""
+
     __slots__ = (
         "_channel",
         "_channel_deliveries",
