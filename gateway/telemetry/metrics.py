@@ -382,7 +382,7 @@ class GatewayMetrics:
             self._refusals.child(endpoint, reason).value += 1
         text = method if method in _METHODS else _OTHER_METHOD
         self._http.child(text.decode(), str(status), endpoint).value += 1
-        if endpoint == _HOST_ROUTED and status != CLIENT_GONE_STATUS:
+        if reason and endpoint == _HOST_ROUTED and status != CLIENT_GONE_STATUS:
             self._errors.child(str(status), "").value += 1
 
     def record_overload(self, version: FunctionVersion) -> None:

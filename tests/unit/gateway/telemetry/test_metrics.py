@@ -77,6 +77,16 @@ def test_the_bytes_of_answers_are_summed_by_method_and_status() -> None:
     assert f"axum_http_response_body_size_count{{{labels}}} 2" in shown
 
 
+def test_the_response_to_a_preflight_is_no_error() -> None:
+    registry = MetricRegistry(with_process=False)
+    metrics = GatewayMetrics(registry)
+    metrics.record_refusal(b"OPTIONS", 204, "TLB")
+    metrics.record_refusal(b"POST", 404, "TLB", "not_found")
+    errors = [line for line in lines(registry) if line.startswith("app_invocation_error{")]
+    assert [line.rpartition(" ")[2] for line in errors if "404" in line] == ["1"]
+    assert not any("204" in line for line in errors)
+
+
 def test_a_polled_call_is_measured_under_its_route_and_its_exchanges_are_counted() -> None:
     registry = MetricRegistry(with_process=False)
     metrics = GatewayMetrics(registry)
