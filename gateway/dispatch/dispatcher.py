@@ -471,6 +471,8 @@ class Dispatcher:
     ) -> Invocation:
         if head.sent_target:
             invocation.target = head.sent_target
+            if isinstance(invocation, PolledInvocation):
+                invocation.route = head.route
         if head.origin is not None or caller.version.page_policy is not None or head.is_linked:
             invocation.page_access = self._cross_origin.of_call(caller.version, head)
         self._registry.open(invocation)

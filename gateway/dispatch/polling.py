@@ -116,7 +116,7 @@ class PollingRoutes:
         if path is None:
             raise NotFound
         head = plain_head(request)._replace(
-            function_id=path.function_id, version_id=path.version_id
+            function_id=path.function_id, version_id=path.version_id, route=path.route
         )
         try:
             if request.method == b"OPTIONS":

@@ -86,6 +86,7 @@ class PolledInvocation(Invocation):
         "_ticket_ns",
         "_viewer",
         "_was_asked",
+        "route",
     )
 
     def __init__(
@@ -98,6 +99,7 @@ class PolledInvocation(Invocation):
         more_fields: bytes = b"",
     ) -> None:
         super().__init__(context, client, request, caller, ticket)
+        self.route = ""
         self._viewer = client
         self._more_fields = more_fields
         self._ticket_ns = ticket.requested_at_ns

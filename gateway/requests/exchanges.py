@@ -98,16 +98,17 @@ class ResponseExchange(NullRequestStream):
         self.due_at: float | None = None
         self.slot = -1
 
-    def begin(self, window_s: float = 0.0, at: int = 0, *, leads: bool = False) -> None:
+    def begin(self, window_s: float = 0.0, at: int = 0, *, is_awaited: bool = False) -> None:
         """Follow the response; if its head is not there within the window, respond 202.
 
-        A window of 0 does not end. Raises `gateway.requests.errors.TooManyFollowers`.
+        A window of 0 does not end. ``is_awaited``: as for `DetachedCall.follow`. Raises
+        `gateway.requests.errors.TooManyFollowers`.
         """
         ending = self.call.ending
         if ending is not None and ending.problem is not None:
             self.send_problem(ending.problem)
             return
-        cursor = self.cursor = self.call.follow(self, at, leads=leads)
+        cursor = self.cursor = self.call.follow(self, at, is_awaited=is_awaited)
         if window_s and not self.call.recording.status:
             self._windows.open(self, window_s)
         if self._client.is_writing_paused():
@@ -320,7 +321,7 @@ class FirstExchange(ResponseExchange):
         """The invocation has begun: follow it at once, unless the client is to get 202."""
         if not self._terms.is_async or self.call.is_over:
             self.call.take_interim = self._client.send_interim
-            self.begin(leads=True)
+            self.begin(is_awaited=True)
         else:
             self.call.watch(self._failed_early)
 

@@ -32,19 +32,20 @@ def view_of(
         view["position"] = position
     if eta_s is not None:
         view["etaSeconds"] = eta_s
-    recording, ending, invocation = call.recording, call.ending, call.invocation
-    for name, at in (("leasedAt", call.leased_at()), ("headAt", call.head_at())):
+    recording, ending = call.recording, call.ending
+    # A worker that had a call which waits again is not the one that will have it.
+    is_waiting = view["state"] == QUEUED_STATE
+    leased_at = 0.0 if is_waiting else call.leased_at()
+    for name, at in (("leasedAt", leased_at), ("headAt", call.head_at())):
         if at:
             view[name] = time_text(at)
-    if ending is not None:
-        view["finishedAt"] = time_text(ending.finished_at)
-        view["attempts"] = ending.attempts
-        instance = ending.instance
-    else:
+    if ending is None:
         view.update(_progress(call))
-        view["attempts"] = 0 if invocation is None else invocation.deliveries
-        instance = "" if invocation is None else invocation.instance.decode("latin-1")
-    if instance:
+    else:
+        view["finishedAt"] = time_text(ending.finished_at)
+    # A worker that has just leased a call may have told nothing yet.
+    view["attempts"] = max(call.attempts(), 1 if view["state"] == LEASED else 0)
+    if (instance := call.instance()) and not is_waiting:
         view["instanceId"] = instance
     if ending is not None and ending.problem is not None:
         status, _, body = problem_for(ending.problem, instance_of(call.target), call.request_id)

@@ -79,13 +79,15 @@ async def get(gateway: Gateway, path: str, **headers: str) -> httpx.Response:
         return await client.get(path, headers={k.replace("_", "-"): v for k, v in headers.items()})
 
 
-async def in_state(gateway: Gateway, location: str, state: str) -> dict[str, object]:
-    """Wait for a state; return what is shown of the request then."""
+async def in_state(
+    gateway: Gateway, location: str, state: str, member: str = "state"
+) -> dict[str, object]:
+    """Wait for a state, and for ``member``; return what is shown of the request then."""
 
     async def view() -> dict[str, object]:
         return dict((await get(gateway, location)).json())
 
-    return await until(view, lambda found: found["state"] == state, what=state)
+    return await until(view, lambda found: found["state"] == state and member in found, what=state)
 
 
 async def test_every_process_shows_and_delivers_a_call_of_any_other(world: World) -> None:
@@ -215,7 +217,8 @@ async def test_what_is_over_survives_its_process_and_what_runs_does_not(world: W
     lost = await accepted(world.holder, "/slow?seconds=60")
     await running_at_inference(world.stack, 1)
     waiting = start(get(world.other, f"{lost}/response"))
-    await in_state(world.other, lost, "leased")
+    view = await in_state(world.other, lost, "leased", "leasedAt")
+    assert view["attempts"] == 1
     async with (
         world.other.client() as client,
         client.stream("GET", f"{lost}/events") as watching,

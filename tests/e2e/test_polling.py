@@ -90,6 +90,9 @@ async def test_a_call_by_path_gets_the_response_of_the_inference_path(
     assert response.headers["nvcf-reqid"] == lease.request_id
     # The client has it: it is not kept.
     assert (await world.poll(lease.request_id)).status_code == 404
+    found = await metrics(world.gateway.admin_url)
+    called = f'method="POST",endpoint="{PEXEC}/functions/{{functionId}}"'
+    assert found[f"axum_http_requests_pending{{{called}}}"] == 0
 
 
 async def test_progress_reaches_a_client_at_the_end_of_its_window_and_the_result_at_once(

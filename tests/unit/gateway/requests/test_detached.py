@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.invocation.states import ATTACHED, DONE, QUEUED, Outcome
+from gateway.invocation.states import ATTACHED, DONE, QUEUED, SENT, Outcome
 from gateway.requests.detached import AccountBytes, DetachedCall, Limits
 from gateway.requests.exchanges import FirstExchange, ResponseExchange
 from gateway.requests.prefer import Terms
@@ -264,6 +264,40 @@ def test_a_view_tells_the_times_of_the_call() -> None:
     assert view["state"] == "done"
     assert view["headAt"] == "2023-11-14T22:13:22.000Z"
     assert view["finishedAt"] == "2023-11-14T22:13:23.000Z"
+
+
+def test_a_view_tells_of_a_lease_before_the_response_head() -> None:
+    direct = Detached(ASYNC)
+    direct.world.channels.is_free = True
+    direct.stream.request_end()
+    assert direct.world.invocation.state is SENT
+    view = view_of(direct.call)
+    assert (view["state"], view["attempts"]) == ("leased", 1)
+    assert view["leasedAt"] == view["createdAt"]
+
+    queued = Detached(ASYNC)
+    queued.stream.request_end()
+    # Of a worker without a channel it is known that it has the call, and no more.
+    found = view_of(queued.call, position=0)
+    assert (found["state"], found["attempts"]) == ("leased", 1)
+    assert "leasedAt" not in found
+    queued.world.invocation.leased(b"one", 101.5)
+    told = view_of(queued.call, position=0)
+    assert (told["attempts"], told["instanceId"]) == (1, "one")
+    assert told["leasedAt"] == "2023-11-14T22:13:21.500Z"
+    # It was given back: whoever had it does not matter any more.
+    waiting = view_of(queued.call, position=1)
+    assert (waiting["state"], waiting["attempts"]) == ("queued", 1)
+    assert not {"leasedAt", "instanceId"} & waiting.keys()
+    queued.world.now = 102.0
+    queued.world.invocation.run_requested(2, is_running=False)
+    again = view_of(queued.call, position=0)
+    assert again["attempts"] == 2
+    assert again["leasedAt"] == "2023-11-14T22:13:22.000Z"
+    assert "instanceId" not in again
+    queued.call.cancel()
+    queued.call.settled()
+    assert view_of(queued.call)["attempts"] == 2
 
 
 def test_the_bytes_of_an_account_are_forgotten_with_its_responses() -> None:
