@@ -102,6 +102,7 @@ TAIL_S = 3.0
 """Effects of a fault end as long after it."""
 REASONS: dict[int, frozenset[str]] = {
     404: frozenset({""}),
+    409: frozenset({""}),
     410: frozenset({"cancelled", "holder_lost"}),
     422: frozenset({"idempotency_key_reused"}),
     429: frozenset({"overloaded", "queue_full"}),
@@ -185,7 +186,8 @@ def what_a_key_gives_is_settled(history: KeyedHistory) -> Iterator[str]:
     """
     for key, attempts in history.of_key().items():
         final = {
-            (attempt.status, attempt.body, attempt.request_id)
+            # Each refusal is one of its own: nobody has that of an earlier one.
+            (attempt.status, attempt.body, attempt.request_id) if attempt.status != 422 else (422,)
             for attempt in attempts
             if attempt.is_final
         }

@@ -30,6 +30,7 @@ UNKNOWN = replace(
 KILLED = KeyedFault("gateway-1", 0.5, 1.5)
 POLLED = replace(REPLAYED, polls=2)
 FINAL = replace(REPLAYED, is_final=True)
+REFUSED = [replace(REUSED, is_final=True, body=body, request_id=body) for body in ("x", "y")]
 
 
 def history(*attempts: Attempt, runs: tuple[int, ...] = (14,), faults: int = 0) -> KeyedHistory:
@@ -78,6 +79,7 @@ def test_a_violation_is_found(check: KeyedCheck, bad: KeyedHistory) -> None:
         (nothing_is_unknown_without_a_fault, history(SERVED, UNKNOWN, faults=1)),
         (what_a_key_gives_is_settled, history(SERVED, FINAL, FINAL)),
         (what_a_key_gives_is_settled, history(SERVED, replace(UNKNOWN, is_final=True))),
+        (what_a_key_gives_is_settled, history(*REFUSED)),
         (the_run_tested_something, history(SERVED, POLLED, REUSED, faults=2)),
     ],
 )

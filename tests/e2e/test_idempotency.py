@@ -33,9 +33,13 @@ class Processes:
         headers = {
             "authorization": gateway.headers["authorization"],
             "idempotency-key": key,
-            "nvcf-poll-seconds": str(seconds),
+            "origin": "https://page",
         }
-        body = {"a": number} if kind == PEXEC else {"requestBody": {"a": number}}
+        body: dict[str, object] = {"a": number}
+        if kind == EXEC:
+            body = {"requestHeader": {"pollDurationSeconds": seconds}, "requestBody": body}
+        else:
+            headers["nvcf-poll-seconds"] = str(seconds)
         async with httpx.AsyncClient(base_url=gateway.url, timeout=PATIENCE_S) as client:
             path = f"{kind}/functions/{self.stack.demo.function_id}"
             return await client.post(path, json=body, headers=headers)
@@ -180,10 +184,12 @@ async def test_a_repeated_call_over_the_polling_routes_gets_what_a_poll_gets(
         assert (body if kind == PEXEC else body["response"]) == {"b": 2}
         assert response.headers["nvcf-reqid"] == request_id
         assert response.headers["idempotent-replayed"] == "true"
+        assert response.headers["access-control-allow-origin"] == "*"
     reused = [await processes.call(gateway, kind, number=2) for gateway in (holder, other)]
     reused.append(await processes.call(other, EXEC if kind == PEXEC else PEXEC))
     for response in reused:
         assert (response.status_code, response.json()["reason"]) == (422, "idempotency_key_reused")
+        assert response.headers["access-control-allow-origin"] == "*"
     counted = await decisions(holder)
     # Who refuses depends on whether the first request was complete when it claimed its key.
     refused = counted.pop("refuse") + (await decisions(other)).get("refuse", 0)
