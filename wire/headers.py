@@ -36,6 +36,8 @@ NVCF_FINGERPRINT = b"nvcf-fingerprint"
 """With it: the fingerprint of a request that repeats the call."""
 NVCF_SENT_TARGET = b"nvcf-sent-target"
 """With it: the target of that request."""
+NVCF_POLLED_FORM = b"nvcf-polled-form"
+"""With it, if the request came over the polling routes: the form of their responses."""
 CANCEL_AFTER = b"cancel-after"
 """How long a call may wait, run, and take as a whole (`docs/wire.md` §6.6)."""
 

@@ -86,7 +86,7 @@ class RequestParts:
     ) -> PollingRoutes:
         """Return what serves NVCF's polling routes, also polls that other processes forward."""
         polls = Polls(self.book, access, self.forwarder, self.holders.has_lived)
-        routes = PollingRoutes(self.book, polls, access, find_assets, ports)
+        routes = PollingRoutes(self.book, polls, self.keyed, access, find_assets, ports)
         for prefix in POLLING_ROUTES:
             self.forwarded.add(prefix, routes.serve_forwarded)
         return routes

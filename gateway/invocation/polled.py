@@ -113,20 +113,22 @@ class PolledInvocation(Invocation):
 
     # The envelope
 
-    def _fields(self, request: Request) -> bytes:
-        caller, region = self.caller, self._context.region
-        self.trace, self.caller_request_id = correlation_of(request)
-        path = caller.version.inference_path.encode()
-        sent = polled_headers(
+    def _envelope_headers(self, request: Request) -> Headers:
+        return polled_headers(
             request.headers,
-            region,
-            caller.poll_s,
-            allows_rerun=caller.version.allows_rerun,
+            self._context.region,
+            self.caller.poll_s,
+            allows_rerun=self.caller.version.allows_rerun,
             run_s=None if self.bounds is None else self.bounds.run_s,
         )
+
+    def _fields(self, request: Request) -> bytes:
+        caller = self.caller
+        self.trace, self.caller_request_id = correlation_of(request)
+        path = caller.version.inference_path.encode()
         asked = polled_headers(
             [header for header in request.headers if not header[0].startswith(b"content-")],
-            region,
+            self._context.region,
             POLL_S,
             allows_rerun=True,
         )
@@ -139,7 +141,7 @@ class PolledInvocation(Invocation):
             subject=caller.subject,
             method=request.method,
             path=path,
-            headers=sent,
+            headers=self._envelope_headers(request),
         )
         more, self._more_fields = self._more_fields, b""
         return fields + more

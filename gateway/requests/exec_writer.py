@@ -4,6 +4,8 @@ Pure. It stands between what writes the response of a function, or the 202 of a 
 and the client's connection.
 """
 
+from typing import NamedTuple
+
 from gateway.invocation.headers import nvcf_status
 from gateway.invocation.polled import percent_of
 from gateway.requests.exec_body import MAX_RESPONSE_BYTES, encode_response
@@ -35,6 +37,22 @@ _OF_BODY = frozenset(
     }
 )
 """Response headers that describe the function's body, which the client does not get as it is."""
+
+
+class PolledForm(NamedTuple):
+    """The form in which a client of the polling routes gets responses.
+
+    ``is_exec``: in an envelope; ``as_text`` as for `gateway.requests.exec_body.encode_response`.
+    """
+
+    is_exec: bool
+    as_text: bool
+
+    def writer(self, client: ResponseWriter, request_id: str) -> ResponseWriter:
+        """Return what writes the response of a call to ``client`` in this form."""
+        if not self.is_exec:
+            return client
+        return ExecWriter(client, request_id, as_text=self.as_text)
 
 
 class ExecWriter:

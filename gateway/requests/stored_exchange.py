@@ -34,6 +34,7 @@ class StoredExchange(NullRequestStream):
         "_complete",
         "_has_head",
         "_has_lived",
+        "_refused",
         "_responses",
         "_resumed",
         "_task",
@@ -46,9 +47,12 @@ class StoredExchange(NullRequestStream):
         responses: StoredResponses,
         has_lived: HasLived,
         complete: Complete,
+        refused: ResponseWriter | None = None,
     ) -> None:
+        """What is refused goes to ``refused``, if ``client`` puts responses into envelopes."""
         self._asked = asked
         self._client = client
+        self._refused = refused or client
         self._responses = responses
         self._has_lived = has_lived
         self._complete = complete
@@ -82,10 +86,7 @@ class StoredExchange(NullRequestStream):
             if self._has_head:
                 self._client.abort()
             else:
-                self._refuse(error)
-
-    def _refuse(self, error: GatewayError) -> None:
-        self._asked.refuse(self._client, error)
+                asked.refuse(self._refused, error)
 
     async def _absent(self) -> GatewayError:
         """Return what is to be said of a call that nobody knows."""
@@ -119,9 +120,7 @@ class StoredExchange(NullRequestStream):
         """Send the response as it was."""
         asked, client = self._asked, self._client
         begin = await self._begin_of(shown)
-        size: int | None = stored.size - begin
-        if shown.status in BODILESS_STATUSES or shown.trailers:
-            size = None
+        size = self._size_of(stored, begin)
         self._has_head = True
         asked.counted(asked.request, shown.status)
         client.send_head(shown.status, asked.access.of_forwarded(shown.status, shown.headers), size)
@@ -135,6 +134,12 @@ class StoredExchange(NullRequestStream):
             if shown.trailers:
                 client.add_trailers(shown.trailers)
         client.send_end()
+
+    def _size_of(self, stored: StoredResponse, begin: int) -> int | None:
+        """Return the length to announce of the body from ``begin`` on."""
+        if stored.shown.status in BODILESS_STATUSES or stored.shown.trailers:
+            return None
+        return stored.size - begin
 
     async def _begin_of(self, shown: Shown) -> int:
         """Return where the body begins for the client: after the event that it has seen last."""

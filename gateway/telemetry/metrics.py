@@ -1,6 +1,6 @@
 """The gateway's metrics: NVCF's names (`docs/wire.md` §17.1), and histograms from 1 ms up."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
 from gateway.domain.model import FunctionVersion
@@ -318,6 +318,21 @@ class GatewayMetrics:
             "gateway_responses_lost_total",
             "Responses of detached calls that the object store did not take",
         ).set_function(lambda: detached.not_stored)
+
+    def watch_keyed(self, decisions: Mapping[str, int]) -> None:
+        """Show what became of calls with an Idempotency-Key, by what was decided."""
+
+        def decided() -> Iterator[Reading]:
+            return (((decision,), count) for decision, count in decisions.items())
+
+        self._registry.add(
+            ScrapedCounter(
+                "gateway_keyed_calls_total",
+                "Calls with an Idempotency-Key, by what became of them",
+                ("decision",),
+                decided,
+            )
+        )
 
     def watch_websockets(self, live: Callable[[], Iterable[Invocation]]) -> None:
         """Show how many WebSockets are open, of the invocations in ``live``."""

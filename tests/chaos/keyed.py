@@ -67,7 +67,7 @@ class KeyedWorld:
         for name in GATEWAYS:
             self._add_gateway(name, folder)
         for agent, inference in zip(AGENTS, SERVERS, strict=True):
-            self._add_agent(agent, inference, demo)
+            self._add_agent(agent, inference, demo, folder)
 
     def _add_gateway(self, name: str, folder: Path) -> None:
         processes = 2 if name == SHARED else 1
@@ -94,7 +94,7 @@ class KeyedWorld:
             processes,
         )
 
-    def _add_agent(self, name: str, inference: str, demo: Demo) -> None:
+    def _add_agent(self, name: str, inference: str, demo: Demo, folder: Path) -> None:
         port = free_port()
         env = {
             **self._broker,
@@ -102,6 +102,8 @@ class KeyedWorld:
             "FUNCTION__VERSION_ID": demo.version_id,
             "INFERENCE__PORT": str(port),
             "INFERENCE__MAX_CONCURRENCY": "4",
+            "INFERENCE__ASSET_DIR": str(folder / "assets"),
+            "INFERENCE__LARGE_OUTPUT_DIR": str(folder / "responses"),
             "HEALTH__PATH": "/health",
             "HEALTH__INTERVAL_S": "1",
             "QUEUE__PROGRESS_S": str(LEASE_S / 4),
@@ -226,6 +228,7 @@ def figures(history: KeyedHistory) -> str:
         f"{'final ' if a.is_final else ''}{a.outcome}{' replayed' if a.is_replayed else ''}"
         for a in history.attempts
     )
+    outcomes.update(f"{'final ' if a.is_final else ''}polled" for a in history.attempts if a.polls)
     hit = Counter(fault.target for fault in history.faults)
     lines = [f"{len(history.of_key())} keys, {len(history.runs)} runs"]
     lines += [f"{count:6} {what}" for what, count in sorted(outcomes.items())]
