@@ -1,16 +1,19 @@
 """`AsyncQueueTransport`: tells the queue position of calls of tasks while they wait."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from time import monotonic
+from typing import Any
 
 import httpx
 
 from invocation_client.queue_updates import (
+    CANCEL_S,
     OnUpdate,
     Waiting,
     is_passing,
+    is_soon_sent,
     waiting_call,
     watched,
 )
@@ -31,7 +34,7 @@ class AsyncQueueTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Call; return when the response head has come. Raises `httpx.TransportError`."""
-        accepted = await self._transport.handle_async_request(watched(request))
+        accepted = await self._send(request)
         waiting = waiting_call(request, accepted, monotonic())
         if waiting is None:
             return accepted
@@ -58,6 +61,40 @@ class AsyncQueueTransport(httpx.AsyncBaseTransport):
                 await asyncio.wait(self._cancellings)
         finally:
             await self._transport.aclose()
+
+    async def _send(self, call: httpx.Request) -> httpx.Response:
+        if not is_soon_sent(call):
+            return await self._transport.handle_async_request(watched(call))
+        # Held by this frame, and then by `_give_up`: `aclose` does not wait for calls.
+        sending = asyncio.create_task(  # noqa: TID251
+            self._transport.handle_async_request(watched(call))
+        )
+        try:
+            return await asyncio.shield(sending)
+        except asyncio.CancelledError:
+            await self._finish(self._give_up(call, sending))
+            raise
+
+    async def _give_up(self, call: httpx.Request, sending: "asyncio.Task[httpx.Response]") -> None:
+        """Cancel a call that is being sent."""
+        with suppress(TimeoutError, httpx.TransportError):
+            async with asyncio.timeout(CANCEL_S):
+                accepted = await sending
+            await accepted.aclose()
+            waiting = waiting_call(call, accepted, monotonic())
+            if waiting is not None:
+                await self._send_cancel(waiting)
+
+    async def _finish(self, work: Coroutine[Any, Any, None]) -> None:
+        """Wait for the end of ``work``; without that, `aclose` does.
+
+        A task can be cancelled again while it cancels its call, and in a cancelled scope of anyio
+        it can wait for nothing.
+        """
+        task = asyncio.create_task(work)  # noqa: TID251
+        self._cancellings.add(task)
+        task.add_done_callback(self._cancellings.discard)
+        await asyncio.shield(task)
 
     async def _follow(self, waiting: Waiting) -> None:
         """Return when there is a response; come again if the events break off."""
@@ -109,12 +146,7 @@ class AsyncQueueTransport(httpx.AsyncBaseTransport):
         return True
 
     async def _cancel(self, waiting: Waiting) -> None:
-        # In a task of its own: a task can be cancelled again while it waits for this, and in a
-        # cancelled scope of anyio it can wait for nothing.
-        cancelling = asyncio.create_task(self._send_cancel(waiting))  # noqa: TID251 - kept below
-        self._cancellings.add(cancelling)
-        cancelling.add_done_callback(self._cancellings.discard)
-        await asyncio.shield(cancelling)
+        await self._finish(self._send_cancel(waiting))
 
     async def _send_cancel(self, waiting: Waiting) -> None:
         with suppress(httpx.TransportError):

@@ -34,6 +34,7 @@ _LASTING_S = 5.0
 """Events that broke off after so long had a connection that worked."""
 _SILENCE_S = 45.0
 """A gateway that sends no events for so long is lost: it sends a comment every 15 s."""
+_SOON_SENT_BYTES = 1 << 20
 CANCEL_S = 5.0
 """For how long each step of a cancelling may take: its caller has given up."""
 
@@ -190,6 +191,19 @@ def watched(call: httpx.Request) -> httpx.Request:
     headers["prefer"] = ", ".join([*prefer, _PREFER])
     return httpx.Request(
         call.method, call.url, headers=headers, stream=call.stream, extensions=call.extensions
+    )
+
+
+def is_soon_sent(call: httpx.Request) -> bool:
+    """Whether a caller that gives up can wait until ``call`` is accepted, to cancel it by its id.
+
+    Otherwise its stream is reset, which ends it only if it is not complete by then.
+    """
+    length = call.headers.get("content-length", "0")
+    return (
+        isinstance(call.stream, httpx.ByteStream)
+        and length.isdecimal()
+        and int(length) <= _SOON_SENT_BYTES
     )
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from time import monotonic
 
 import httpx
@@ -12,6 +12,7 @@ from invocation_client.queue_updates import (
     OnUpdate,
     Waiting,
     is_passing,
+    is_soon_sent,
     waiting_call,
     watched,
 )
@@ -31,7 +32,7 @@ class QueueTransport(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Call; return when the response head has come. Raises `httpx.TransportError`."""
-        accepted = self._transport.handle_request(watched(request))
+        accepted = self._send(request)
         waiting = waiting_call(request, accepted, monotonic())
         if waiting is None:
             return accepted
@@ -54,6 +55,14 @@ class QueueTransport(httpx.BaseTransport):
     def close(self) -> None:
         """Close the wrapped transport."""
         self._transport.close()
+
+    def _send(self, call: httpx.Request) -> httpx.Response:
+        cancellation = present()
+        if cancellation is not None:
+            cancellation.check()
+        # A call that is cancelled before its id is known would run.
+        with outside() if is_soon_sent(call) else nullcontext():
+            return self._transport.handle_request(watched(call))
 
     def _follow(self, waiting: Waiting) -> None:
         """Return when there is a response; come again if the events break off."""

@@ -11,12 +11,14 @@ import pytest
 from invocation_client import (
     AsyncHttp2Transport,
     AsyncQueueTransport,
+    Cancellation,
     Http2Transport,
     QueueTransport,
     QueueUpdate,
 )
 from tests.support.scripted_http2 import ScriptedStream, scripted_http2
-from tests.support.waiting import PATIENCE_S
+from tests.support.stack import start
+from tests.support.waiting import PATIENCE_S, until
 
 CALL = "/v2/requests/0b6c2c2e-7c59-4a43-8a56-1f4f5a6b0001"
 PATIENT = httpx.Timeout(PATIENCE_S, read=None)
@@ -38,11 +40,16 @@ class WaitingCall:
         self.asked: list[tuple[str, str]] = []
         self.streams: list[ScriptedStream] = []
         self.is_deaf = False
+        self.calls: list[ScriptedStream] = []
+        self.accepts = asyncio.Event()
+        self.accepts.set()
         self._parts = {"/events": events, "/response": response}
 
     async def serve(self, stream: ScriptedStream) -> None:
         method, path = stream.headers[b":method"].decode(), stream.path.partition("?")[0]
         if not path.startswith(CALL):
+            self.calls.append(stream)
+            await self.accepts.wait()
             await stream.head(
                 202, ("location", CALL), ("preference-applied", "respond-async"), ends=True
             )
@@ -201,6 +208,42 @@ async def test_a_scope_that_is_cancelled_cancels_its_call() -> None:
                 await client.get(url)
         assert call.asked[-1] == ("DELETE", "")
         assert not call.streams[-1].reset.is_set()
+
+
+async def test_a_task_that_is_cancelled_before_its_call_has_an_id_cancels_it() -> None:
+    call = WaitingCall([begun], [done])
+    call.accepts.clear()
+    transport = AsyncQueueTransport(AsyncHttp2Transport(), lambda _: None)
+    async with gateway(call) as url:
+        async with httpx.AsyncClient(transport=transport, timeout=PATIENT) as client:
+            task = start(client.post(url, json={}))
+            await until(lambda: call.calls)
+            for _ in range(2):
+                task.cancel()
+                await asyncio.sleep(0)
+            call.accepts.set()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert call.asked == [("DELETE", "")]
+
+
+async def test_a_thread_that_is_cancelled_before_its_call_has_an_id_cancels_it() -> None:
+    call, cancellation = WaitingCall([begun], [done]), Cancellation()
+    call.accepts.clear()
+
+    def run(url: str) -> None:
+        transport = QueueTransport(Http2Transport(), lambda _: None)
+        with cancellation.scope(), httpx.Client(transport=transport, timeout=PATIENT) as client:
+            client.post(url, json={})
+
+    async with gateway(call) as url:
+        task = start(asyncio.to_thread(run, url))
+        await until(lambda: call.calls)
+        cancellation.cancel()
+        call.accepts.set()
+        with pytest.raises(httpx.ReadError, match="cancelled"):
+            await task
+        assert call.asked == [("DELETE", "")]
 
 
 async def test_a_gateway_that_is_silent_does_not_keep_a_call_that_is_given_up(
