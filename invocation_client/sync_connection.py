@@ -24,6 +24,8 @@ _READ_BYTES = 65_536
 _READS_PER_TURN = 16
 _MAX_UNSENT_BYTES = 262_144
 """A call that sends a body waits while more than this waits for the socket."""
+_LONGEST_SLEEP_S = 3600.0
+"""Selectors refuse to sleep for months."""
 _BLOCKED = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -235,7 +237,9 @@ class SyncConnection:
             events = selectors.EVENT_READ | (self._watches_writes and selectors.EVENT_WRITE)
             selector.modify(self._socket, events)
             self._sleeps_until = self._core.next_tick_at
-            return None if self._sleeps_until is None else max(0, self._sleeps_until - now)
+            if self._sleeps_until is None:
+                return None
+            return min(max(0, self._sleeps_until - now), _LONGEST_SLEEP_S)
 
     def _read(self) -> bool:
         """Read what has come; return whether there may be more."""

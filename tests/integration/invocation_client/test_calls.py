@@ -1,6 +1,7 @@
 """Calls over real sockets against the project's own HTTP/2 server, with TLS and without."""
 
 import asyncio
+import math
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -216,3 +217,5 @@ def test_times_have_to_be_above_zero(name: str) -> None:
     for kind in (invocation_client.Http2Transport, invocation_client.AsyncHttp2Transport):
         with pytest.raises(ValueError, match=name):
             kind(**{name: 0.0})  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=name):
+            kind(**{name: math.nan})  # type: ignore[arg-type]

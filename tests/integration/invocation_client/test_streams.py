@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import json
+import math
 import multiprocessing
 import threading
 
@@ -265,6 +266,19 @@ async def test_an_idle_connection_is_closed(callers: Callers) -> None:
             async with asyncio.timeout(PATIENCE_S):
                 await server.connections[-1].closed.wait()
             assert len(server.connections) == count
+
+
+@pytest.mark.parametrize("long_s", [1e7, math.inf])
+async def test_times_may_be_longer_than_a_selector_sleeps(callers: Callers, long_s: float) -> None:
+    async def script(stream: ScriptedStream) -> None:
+        await stream.ended.wait()
+        await stream.respond(b"x")
+
+    times = {"ping_interval_s": long_s, "keepalive_expiry_s": long_s}
+    async with scripted_http2(script) as server, callers(**times) as caller:
+        for _ in range(2):
+            assert (await caller.request("POST", server.url, content=b"x")).content == b"x"
+        assert len(server.connections) == 1
 
 
 async def test_closing_the_transport_ends_calls_with_a_read_error() -> None:
