@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from copy import copy
 from typing import NamedTuple
 
-from gateway.dispatch.detaching import DETACHING, Detaching
+from gateway.dispatch.detaching import DETACHING, DetachedPlan, Detaching
 from gateway.dispatch.endpoints import PathEndpoints
 from gateway.dispatch.held_call import HeldCall
 from gateway.dispatch.keyed_calls import KeyedCalls, KeyedPorts, KeyedRequest
@@ -188,6 +188,10 @@ class Dispatcher:
     ) -> RequestStream:
         """Serve a call whose head is known and admitted."""
         try:
+            if isinstance(plan, DetachedPlan):
+                return self._begin_detached(
+                    request, client, plan.head, plan.caller, now_ns, plan.terms, plan
+                )
             return self._offer(request, client, plan.head, plan.caller, now_ns, plan)
         except GatewayError as error:
             return self._refuse(request, client, error, plan.head, INVOCATION)
@@ -273,10 +277,29 @@ class Dispatcher:
         now_ns: int,
         terms: Terms,
     ) -> RequestStream:
-        """Begin a detached call unless there are too many calls."""
+        """Begin an admitted call that outlives its connection. Raises `GatewayError`."""
         detaching = self._detaching
         detaching.check(request, head, caller, terms)
-        decision = self._admit(caller._replace(poll_s=MAX_POLL_S))
+        caller = caller._replace(poll_s=MAX_POLL_S)
+        plan = None
+        if request.known is not None:
+            plan = detaching.plan(request, self._admission.plan(head, caller), terms)
+            request.known.plan = plan
+        return self._begin_detached(request, client, head, caller, now_ns, terms, plan)
+
+    def _begin_detached(  # noqa: PLR0913 - what makes a call
+        self,
+        request: Request,
+        client: ResponseWriter,
+        head: CallHead,
+        caller: Caller,
+        now_ns: int,
+        terms: Terms,
+        plan: DetachedPlan | None,
+    ) -> RequestStream:
+        """Begin a detached call unless there are too many calls."""
+        begin = self._detaching.begin
+        decision = self._admit(caller)
         if decision is not None:
             return self._hold(
                 request,
@@ -284,9 +307,9 @@ class Dispatcher:
                 head,
                 caller,
                 decision,
-                lambda: detaching.begin(request, client, head, caller, time.time_ns(), terms),
+                lambda: begin(request, client, head, caller, time.time_ns(), terms),
             )
-        return detaching.begin(request, client, head, caller, now_ns, terms)
+        return begin(request, client, head, caller, now_ns, terms, plan)
 
     def _serve_keyed(
         self,

@@ -12,13 +12,13 @@ from gateway.errors import (
 )
 from gateway.invocation.once import OnceInvocation
 from gateway.requests.detached import DetachedCall
-from gateway.requests.exchanges import FirstExchange, ResponseExchange, Windows
+from gateway.requests.exchanges import ACCEPTED, FirstExchange, ResponseExchange, Windows
 from gateway.requests.idempotency import ClaimPosition, Decision, Fingerprint, Found, decide
 from gateway.requests.prefer import Terms
 from gateway.requests.recording import Recording
 from gateway.requests.repetition import Repetition
 from http1.stream import Headers, NullRequestStream, RequestStream, ResponseWriter
-from wire.headers import IDEMPOTENT_REPLAYED, PREFERENCE_APPLIED
+from wire.headers import IDEMPOTENT_REPLAYED
 
 REPLAYED = (IDEMPOTENT_REPLAYED, b"true")
 FINGERPRINT = "fingerprint"
@@ -170,19 +170,17 @@ class RepeatedExchange(ResponseExchange):
             self.send_problem(PollTimeout.of(self._asked.poll_s, _STILL_RUNS, 1))
 
     def _accept(self) -> None:
-        self.send_accepted([(PREFERENCE_APPLIED, b"respond-async")])
+        self.send_accepted(ACCEPTED)
 
-    def _headers(self, recording: Recording, headers: Headers) -> Headers:
-        return [*super()._headers(recording, headers), REPLAYED]
+    def _headers(self, recording: Recording) -> Headers:
+        return [*super()._headers(recording), REPLAYED]
 
     def _length(self, recording: Recording) -> int | None:
         """Return the length that the first client was told: the method is the same."""
         return recording.body_bytes
 
-    def _send(
-        self, status: int, headers: Headers, body: bytes, exposed: tuple[bytes, bytes] | None = None
-    ) -> None:
-        super()._send(status, [*headers, REPLAYED], body, exposed)
+    def _send(self, status: int, headers: Headers, body: bytes) -> None:
+        super()._send(status, [*headers, REPLAYED], body)
 
 
 class RepeatedCall(NullRequestStream):

@@ -54,6 +54,11 @@ class PageAccess(NamedTuple):
     replaces: bool
     is_linked: bool = False
 
+    @property
+    def is_seen(self) -> bool:
+        """Whether responses get anything: it is a page that calls, or the URL is to be kept."""
+        return self.policy is not None or self.is_linked
+
     def of_forwarded(self, status: int, headers: Headers) -> Headers:
         """Return the headers of a response that a server behind the gateway made.
 
