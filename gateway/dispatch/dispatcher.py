@@ -65,6 +65,7 @@ class Dispatcher:
         "_read_head",
         "_refusals",
         "_registry",
+        "_requests",
         "_sources",
     )
 
@@ -95,6 +96,7 @@ class Dispatcher:
         self._read_head = read_head
         self._admission, self._rates = gates
         self._cross_origin = endpoints.cross_origin
+        self._requests = endpoints.requests
         names = self._admission.names
         self._elsewhere = (
             endpoints.serve
@@ -131,6 +133,8 @@ class Dispatcher:
                 return self._serve_again(request, client, plan, now_ns)
         head: CallHead | None = None
         try:
+            if request.method == b"GET" and _is_of_detached(request) and not request.protocol:
+                return self._requests.serve(request, client)
             head = self._find_head(request)
             if head is None:
                 if speaks_grpc(request):
@@ -153,7 +157,7 @@ class Dispatcher:
         if request.protocol:
             take_key(request)
         head = self._read_head(request)
-        if request.target.startswith(REQUESTS_PATH) and route_of(request.target) is not None:
+        if _is_of_detached(request):
             # Also on a function's own host: a 202 has sent its client there.
             return None
         return head
@@ -505,6 +509,11 @@ class Dispatcher:
         if not caller.version.capacity:
             self._registry.wake(caller.version.version_id)
         return invocation
+
+
+def _is_of_detached(request: Request) -> bool:
+    """Return whether a request is for one of the routes of detached calls."""
+    return request.target.startswith(REQUESTS_PATH) and route_of(request.target) is not None
 
 
 def _without_references(request: Request) -> Request:

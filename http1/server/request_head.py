@@ -8,7 +8,7 @@ bytes itself instead of checking them for a more lenient parser: one grammar, an
 
 import re
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from http1.server.http_error import HttpError, bad_request
 from http1.server.limits import ServerLimits
@@ -70,6 +70,22 @@ _known_lines: dict[bytes, tuple[bytes, bytes]] = {}
 _repeated: Repeated[tuple[KnownHead, int, ServerLimits]] = Repeated()
 """Heads that came at least twice, with their flags and the limits that they keep to."""
 
+
+class _Fields(NamedTuple):
+    """What the header lines of a head say, for heads that differ in their first line only."""
+
+    headers: Headers
+    values: dict[bytes, bytes]
+    authority: bytes
+    host: bytes
+    body_bytes: int | None
+    flags: int
+    limits: ServerLimits
+
+
+_repeated_fields: Repeated[_Fields] = Repeated()
+"""Header lines that came at least twice, with HTTP/1.1 and a usual request line."""
+
 MAX_KNOWN_NAMES = 512
 MAX_KNOWN_NAME_BYTES = 64
 _known_names: dict[bytes, bytes] = {
@@ -85,7 +101,7 @@ def read_head(block: bytes, limits: ServerLimits, now: float, peer: Peer) -> tup
     """Return the request of ``peer`` in ``block`` and its flags.
 
     A head that repeats is parsed twice, then looked up: its requests share what must not be
-    changed, and `Request.known`.
+    changed, and `Request.known`. So are header lines that repeat below another request line.
 
     ``block`` is a head without its last CRLFCRLF. ``now`` becomes ``received_at``. The request's
     ``authority`` is the host alone as `parse_authority` returns it, empty for HTTP/1.0 without one.
@@ -94,6 +110,36 @@ def read_head(block: bytes, limits: ServerLimits, now: float, peer: Peer) -> tup
     repeated = _repeated.known.get(block)
     if repeated is not None and repeated[2] is limits:
         return repeated[0].request(now, peer), repeated[1]
+    found = _with_known_fields(block, limits, now, peer)
+    if found is None:
+        found = _read_whole(block, limits, now, peer)
+    # One that asks for a protocol is not kept: who knows a head need not ask for which.
+    if not found[0].protocol and _repeated.has_come(block):
+        found[0].known = KnownHead(found[0])
+        _repeated.keep(block, (found[0].known, found[1], limits))
+    return found
+
+
+def _with_known_fields(
+    block: bytes, limits: ServerLimits, now: float, peer: Peer
+) -> tuple[Request, int] | None:
+    """Return the request if its header lines are known and its request line is a usual one."""
+    first, _, lines = block.partition(b"\r\n")
+    fields = _repeated_fields.known.get(lines)
+    if fields is None or fields.limits is not limits or len(first) > limits.max_request_line_bytes:
+        return None
+    parts = first.split(b" ")
+    if len(parts) != 3 or parts[2] != b"HTTP/1.1":
+        return None
+    method, target, _ = parts
+    if method not in _METHODS or not _is_origin_form(target):
+        return None
+    headers, values, authority, host, body_bytes, flags, _ = fields
+    return Request(method, target, authority, headers, body_bytes, now, host, peer, values), flags
+
+
+def _read_whole(block: bytes, limits: ServerLimits, now: float, peer: Peer) -> tuple[Request, int]:
+    """Return the request and its flags. Raises `HttpError`."""
     lines = block.split(b"\r\n")
     first = lines[0]
     known = _known_lines.get
@@ -126,10 +172,14 @@ def read_head(block: bytes, limits: ServerLimits, now: float, peer: Peer) -> tup
         raise about(error, first, limits) from None
     request = Request(method, target, authority, headers, body_bytes, now, host, peer, values)
     request.protocol = _protocol_of(request, flags) if flags & UPGRADES else b""
-    # One that asks for a protocol is not kept: who knows a head need not ask for which.
-    if not request.protocol and _repeated.has_come(block):
-        request.known = KnownHead(request)
-        _repeated.keep(block, (request.known, flags, limits))
+    fields_block = block[len(first) + 2 :]
+    if (
+        not flags & (UPGRADES | HTTP_1_0)
+        and target is parts[1]
+        and _repeated_fields.has_come(fields_block)
+    ):
+        fields = _Fields(headers, values, authority, host, body_bytes, flags, limits)
+        _repeated_fields.keep(fields_block, fields)
     return request, flags
 
 
