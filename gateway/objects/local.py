@@ -135,6 +135,10 @@ class LocalObjects(ObjectStore):
 
     async def put_batch(self, objects: Sequence[tuple[str, bytes]], *, content_type: str) -> None:
         """Write short objects in one operation of a thread: to change threads costs more."""
+        if len(objects) == 1:
+            key, data = objects[0]
+            await self.put_bytes(key, data, content_type=content_type)
+            return
         paths = [self._path_text(key) for key, _ in objects]
         await self._run(
             lambda: _write_batch(self._temporary.new_path, paths, objects, content_type)
