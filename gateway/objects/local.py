@@ -66,6 +66,8 @@ _MEMBERS = "members"
 _WITHOUT_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK})
 """What a file system says that has no hard links, or not so many to one file."""
 _MAX_HEADER_BYTES = 64 * 1024
+_LOOK_BYTES = 8192
+"""What is read to find a header block that is not long."""
 _MARK = "+"
 _TEMPORARY = "temporary" + _MARK
 """The folder of what is being written; no key leads there."""
@@ -412,7 +414,7 @@ def _open(key: str, path: Path, first: int, last: int | None) -> _Opened:
 def _info_at(key: str, path: Path) -> ObjectInfo | None:
     try:
         with path.open("rb", buffering=0) as file:
-            return _read_header(key, os.pread(file.fileno(), 4096, 0), file)[0]
+            return _read_header(key, os.pread(file.fileno(), _LOOK_BYTES, 0), file)[0]
     except (FileNotFoundError, ObjectNotFound):
         return None
 
@@ -533,7 +535,7 @@ def _delete(key: str, path: Path) -> None:
         with path.open("r+b", buffering=0) as file:
             status = os.fstat(file.fileno())
             if status.st_nlink > 1:
-                info, begin = _read_header(key, os.pread(file.fileno(), DATA_BYTES, 0), file)
+                info, begin = _read_header(key, os.pread(file.fileno(), _LOOK_BYTES, 0), file)
                 os.pwrite(file.fileno(), bytes(info.size), begin)
                 os.utime(file.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
     except (FileNotFoundError, ObjectNotFound):

@@ -8,7 +8,7 @@ bytes itself instead of checking them for a more lenient parser: one grammar, an
 
 import re
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 from http1.server.http_error import HttpError, bad_request
 from http1.server.limits import ServerLimits
@@ -70,21 +70,9 @@ _known_lines: dict[bytes, tuple[bytes, bytes]] = {}
 _repeated: Repeated[tuple[KnownHead, int, ServerLimits]] = Repeated()
 """Heads that came at least twice, with their flags and the limits that they keep to."""
 
-
-class _Fields(NamedTuple):
-    """What the header lines of a head say, for heads that differ in their first line only."""
-
-    headers: Headers
-    values: dict[bytes, bytes]
-    authority: bytes
-    host: bytes
-    body_bytes: int | None
-    flags: int
-    limits: ServerLimits
-
-
-_repeated_fields: Repeated[_Fields] = Repeated()
-"""Header lines that came at least twice, with HTTP/1.1 and a usual request line."""
+_repeated_lines: Repeated[tuple[KnownHead, int, ServerLimits]] = Repeated()
+"""Header lines that came at least twice below different request lines: one of the heads, its flags
+and limits. None of them has HTTP/1.0, an absolute target or asks for a protocol."""
 
 MAX_KNOWN_NAMES = 512
 MAX_KNOWN_NAME_BYTES = 64
@@ -110,23 +98,32 @@ def read_head(block: bytes, limits: ServerLimits, now: float, peer: Peer) -> tup
     repeated = _repeated.known.get(block)
     if repeated is not None and repeated[2] is limits:
         return repeated[0].request(now, peer), repeated[1]
-    found = _with_known_fields(block, limits, now, peer)
-    if found is None:
-        found = _read_whole(block, limits, now, peer)
-    # One that asks for a protocol is not kept: who knows a head need not ask for which.
-    if not found[0].protocol and _repeated.has_come(block):
-        found[0].known = KnownHead(found[0])
-        _repeated.keep(block, (found[0].known, found[1], limits))
-    return found
-
-
-def _with_known_fields(
-    block: bytes, limits: ServerLimits, now: float, peer: Peer
-) -> tuple[Request, int] | None:
-    """Return the request if its header lines are known and its request line is a usual one."""
     first, _, lines = block.partition(b"\r\n")
-    fields = _repeated_fields.known.get(lines)
-    if fields is None or fields.limits is not limits or len(first) > limits.max_request_line_bytes:
+    below = _repeated_lines.known.get(lines)
+    request, flags = None, 0
+    if below is not None and below[2] is limits:
+        request, flags = _with_lines_of(below[0], first, limits, now, peer), below[1]
+    if request is None:
+        request, flags = _read_whole(block, limits, now, peer)
+        if (
+            below is None
+            and not flags & (UPGRADES | HTTP_1_0)
+            and first.split(b" ")[1] == request.target
+            and _repeated_lines.has_come(lines)
+        ):
+            _repeated_lines.keep(lines, (KnownHead(request), flags, limits))
+    # One that asks for a protocol is not kept: who knows a head need not ask for which.
+    if not request.protocol and _repeated.has_come(block):
+        request.known = KnownHead(request)
+        _repeated.keep(block, (request.known, flags, limits))
+    return request, flags
+
+
+def _with_lines_of(
+    head: KnownHead, first: bytes, limits: ServerLimits, now: float, peer: Peer
+) -> Request | None:
+    """Return the request with the header lines of ``head``, `None` unless ``first`` is usual."""
+    if len(first) > limits.max_request_line_bytes:
         return None
     parts = first.split(b" ")
     if len(parts) != 3 or parts[2] != b"HTTP/1.1":
@@ -134,8 +131,7 @@ def _with_known_fields(
     method, target, _ = parts
     if method not in _METHODS or not _is_origin_form(target):
         return None
-    headers, values, authority, host, body_bytes, flags, _ = fields
-    return Request(method, target, authority, headers, body_bytes, now, host, peer, values), flags
+    return head.request_for(method, target, now, peer)
 
 
 def _read_whole(block: bytes, limits: ServerLimits, now: float, peer: Peer) -> tuple[Request, int]:
@@ -172,14 +168,6 @@ def _read_whole(block: bytes, limits: ServerLimits, now: float, peer: Peer) -> t
         raise about(error, first, limits) from None
     request = Request(method, target, authority, headers, body_bytes, now, host, peer, values)
     request.protocol = _protocol_of(request, flags) if flags & UPGRADES else b""
-    fields_block = block[len(first) + 2 :]
-    if (
-        not flags & (UPGRADES | HTTP_1_0)
-        and target is parts[1]
-        and _repeated_fields.has_come(fields_block)
-    ):
-        fields = _Fields(headers, values, authority, host, body_bytes, flags, limits)
-        _repeated_fields.keep(fields_block, fields)
     return request, flags
 
 
