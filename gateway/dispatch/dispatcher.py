@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from copy import copy
 from typing import NamedTuple
 
-from gateway.dispatch.detaching import DETACHING, Detaching
+from gateway.dispatch.detaching import DETACHING, DetachedPlan, Detaching
 from gateway.dispatch.endpoints import PathEndpoints
 from gateway.dispatch.held_call import HeldCall
 from gateway.dispatch.keyed_calls import KeyedCalls, KeyedPorts, KeyedRequest, Refuse
@@ -65,6 +65,7 @@ class Dispatcher:
         "_read_head",
         "_refusals",
         "_registry",
+        "_requests",
         "_sources",
     )
 
@@ -95,6 +96,7 @@ class Dispatcher:
         self._read_head = read_head
         self._admission, self._rates = gates
         self._cross_origin = endpoints.cross_origin
+        self._requests = endpoints.requests
         names = self._admission.names
         self._elsewhere = (
             endpoints.serve
@@ -133,6 +135,8 @@ class Dispatcher:
                 return self._serve_again(request, client, plan, now_ns)
         head: CallHead | None = None
         try:
+            if request.method == b"GET" and _is_of_detached(request) and not request.protocol:
+                return self._requests.serve(request, client)
             head = self._find_head(request)
             if head is None:
                 if speaks_grpc(request):
@@ -155,7 +159,7 @@ class Dispatcher:
         if request.protocol:
             take_key(request)
         head = self._read_head(request)
-        if request.target.startswith(REQUESTS_PATH) and route_of(request.target) is not None:
+        if _is_of_detached(request):
             # Also on a function's own host: a 202 has sent its client there.
             return None
         return head
@@ -190,6 +194,10 @@ class Dispatcher:
     ) -> RequestStream:
         """Serve a call whose head is known and admitted."""
         try:
+            if isinstance(plan, DetachedPlan):
+                return self._begin_detached(
+                    request, client, plan.head, plan.caller, now_ns, plan.terms, plan
+                )
             return self._offer(request, client, plan.head, plan.caller, now_ns, plan)
         except GatewayError as error:
             return self._refuse(request, client, error, plan.head, INVOCATION)
@@ -275,10 +283,29 @@ class Dispatcher:
         now_ns: int,
         terms: Terms,
     ) -> RequestStream:
-        """Begin a detached call unless there are too many calls."""
+        """Begin an admitted call that outlives its connection. Raises `GatewayError`."""
         detaching = self._detaching
         detaching.check(request, head, caller, terms)
-        decision = self._admit(caller._replace(poll_s=MAX_POLL_S))
+        caller = caller._replace(poll_s=MAX_POLL_S)
+        plan = None
+        if request.known is not None:
+            plan = detaching.plan(request, self._admission.plan(head, caller), terms)
+            request.known.plan = plan
+        return self._begin_detached(request, client, head, caller, now_ns, terms, plan)
+
+    def _begin_detached(  # noqa: PLR0913 - what makes a call
+        self,
+        request: Request,
+        client: ResponseWriter,
+        head: CallHead,
+        caller: Caller,
+        now_ns: int,
+        terms: Terms,
+        plan: DetachedPlan | None,
+    ) -> RequestStream:
+        """Begin a detached call unless there are too many calls."""
+        begin = self._detaching.begin
+        decision = self._admit(caller)
         if decision is not None:
             return self._hold(
                 request,
@@ -286,9 +313,9 @@ class Dispatcher:
                 head,
                 caller,
                 decision,
-                lambda: detaching.begin(request, client, head, caller, time.time_ns(), terms),
+                lambda: begin(request, client, head, caller, time.time_ns(), terms),
             )
-        return detaching.begin(request, client, head, caller, now_ns, terms)
+        return begin(request, client, head, caller, now_ns, terms, plan)
 
     def _serve_keyed(
         self,
@@ -535,6 +562,11 @@ class Dispatcher:
         if not caller.version.capacity:
             self._registry.wake(caller.version.version_id)
         return invocation
+
+
+def _is_of_detached(request: Request) -> bool:
+    """Return whether a request is for one of the routes of detached calls."""
+    return request.target.startswith(REQUESTS_PATH) and route_of(request.target) is not None
 
 
 def _without_references(request: Request) -> Request:

@@ -205,7 +205,9 @@ class RequestBook:
                         # Not here: it may take its time, and others wait for their turn.
                         spawn(self._tell(call, is_stored=is_stored), "requests.webhook")
                     else:
-                        await self._settle_stored(call, is_stored=is_stored)
+                        self._settle(call, is_stored=is_stored)
+                        if not call.is_kept:
+                            await self._delete_stored(call)
                 if is_short(calls[-1]) and len(self._waiting) < _BATCH:
                     await asyncio.sleep(_GATHER_S)
         finally:
@@ -220,9 +222,6 @@ class RequestBook:
             await self._webhooks.keep(
                 call.request_id, call.account, call.webhook_url, ending.state, view
             )
-        await self._settle_stored(call, is_stored=is_stored)
-
-    async def _settle_stored(self, call: DetachedCall, *, is_stored: bool) -> None:
         self._settle(call, is_stored=is_stored)
         if not call.is_kept:
             await self._delete_stored(call)

@@ -36,8 +36,8 @@ from wire.deadlines import DEFAULT_POLL_S
 from wire.headers import CONTENT_TYPE
 from wire.ids import parse_uuid, process_of
 
-_READ = b"GET, HEAD, OPTIONS"
-_METHODS = {b"": b"GET, HEAD, DELETE, OPTIONS", b"response": _READ, b"events": _READ}
+_READ = (b"GET", b"HEAD", b"OPTIONS")
+_METHODS = {b"": (b"GET", b"HEAD", b"DELETE", b"OPTIONS"), b"response": _READ, b"events": _READ}
 """The methods of the parts of a request."""
 LAST_EVENT_ID = b"last-event-id"
 
@@ -151,7 +151,9 @@ class RequestsEndpoint:
         route = route_of(request.target)
         if route is None or route.part not in _METHODS:
             raise NotFound
-        access = self._access.cross_origin.of_endpoint(request)._replace(is_linked=head.is_linked)
+        access = self._access.cross_origin.of_endpoint(request)
+        if head.is_linked:
+            access = access._replace(is_linked=True)
         allowed = _METHODS[route.part]
         asked = Asked(
             request,
@@ -164,10 +166,10 @@ class RequestsEndpoint:
             self._count,
         )
         if request.method == b"OPTIONS":
-            asked.send(client, 204, [(b"allow", allowed)], b"")
+            asked.send(client, 204, [(b"allow", b", ".join(allowed))], b"")
             return None
-        if request.method not in allowed.split(b", "):
-            raise MethodNotAllowed(headers=[(b"allow", allowed)])
+        if request.method not in allowed:
+            raise MethodNotAllowed(headers=[(b"allow", b", ".join(allowed))])
         principal = self._access.authenticate(head.authorization, time.time())
         if head.is_linked and principal.kind != INVOCATION_TOKEN:
             raise Unauthenticated

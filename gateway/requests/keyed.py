@@ -12,17 +12,13 @@ from gateway.errors import (
 )
 from gateway.invocation.once import OnceInvocation
 from gateway.requests.detached import DetachedCall
-from gateway.requests.exchanges import FirstExchange, ResponseExchange, Windows
+from gateway.requests.exchanges import ACCEPTED, FirstExchange, ResponseExchange, Windows
 from gateway.requests.idempotency import ClaimPosition, Decision, Fingerprint, Found, decide
 from gateway.requests.prefer import Terms
 from gateway.requests.recording import Recording
 from gateway.requests.repetition import Repetition
 from http1.stream import Headers, NullRequestStream, RequestStream, ResponseWriter
-from wire.headers import (
-    ACCESS_CONTROL_EXPOSE_HEADERS,
-    IDEMPOTENT_REPLAYED,
-    PREFERENCE_APPLIED,
-)
+from wire.headers import ACCESS_CONTROL_EXPOSE_HEADERS, IDEMPOTENT_REPLAYED
 from wire.http1 import encode_lines
 
 REPLAYED: Headers = [
@@ -154,17 +150,15 @@ class RepeatedResponse(ResponseExchange):
         """Bring the client what it waits for. Raises as `ResponseExchange.begin`."""
         raise NotImplementedError
 
-    def _headers(self, recording: Recording, headers: Headers) -> Headers:
-        return [*super()._headers(recording, headers), *REPLAYED]
+    def _headers(self, recording: Recording) -> Headers:
+        return [*super()._headers(recording), *REPLAYED]
 
     def _length(self, recording: Recording) -> int | None:
         """Return the length that the first client was told: the method is the same."""
         return recording.body_bytes
 
-    def _send(
-        self, status: int, headers: Headers, body: bytes, exposed: tuple[bytes, bytes] | None = None
-    ) -> None:
-        super()._send(status, [*headers, *REPLAYED], body, exposed)
+    def _send(self, status: int, headers: Headers, body: bytes) -> None:
+        super()._send(status, [*headers, *REPLAYED], body)
 
 
 class RepeatedExchange(RepeatedResponse):
@@ -201,7 +195,7 @@ class RepeatedExchange(RepeatedResponse):
             self.send_problem(PollTimeout.of(self._asked.poll_s, _STILL_RUNS, 1))
 
     def _accept(self) -> None:
-        self.send_accepted([(PREFERENCE_APPLIED, b"respond-async")])
+        self.send_accepted(ACCEPTED)
 
 
 class RepeatedCall(NullRequestStream):

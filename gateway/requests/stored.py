@@ -6,6 +6,7 @@ call (`gateway.requests.views`), whose it is, and the head of the response.
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -18,6 +19,7 @@ from gateway.requests.detached import DetachedCall
 from gateway.requests.recording import Recording
 from gateway.requests.views import time_text, view_of
 from http1.stream import Headers
+from wire.http1 import split_lines
 from wire.problem import instance_of
 
 PREFIX = "responses/"
@@ -141,7 +143,7 @@ class StoredResponses:
         await self._store.delete(PREFIX + request_id)
 
     def _line(self, call: DetachedCall) -> tuple[bytes, bytes | None]:
-        """Return the line, and the body unless it is that of the recording, not in memory."""
+        """Return the line and the body; no body: it is that of the recording, not in memory."""
         status, headers, body_bytes, body = _response_of(call)
         ending = call.ending
         finished_at = call.created_at if ending is None else ending.finished_at
@@ -155,7 +157,7 @@ class StoredResponses:
             "kind": call.kind,
             "method": call.method.decode("latin-1"),
             "status": status,
-            "headers": _texts(headers),
+            "headers": headers,
             "trailers": _texts(call.recording.trailers),
             "bodyBytes": body_bytes,
             "expiresAt": expires_at,
@@ -166,7 +168,7 @@ class StoredResponses:
             },
             "extra": dict(call.extra),
         }
-        return orjson.dumps(document) + b"\n", body
+        return orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE), body
 
 
 def is_short(call: DetachedCall) -> bool:
@@ -175,16 +177,32 @@ def is_short(call: DetachedCall) -> bool:
     return (ending is not None and ending.problem is not None) or call.recording.whole() is not None
 
 
-def _response_of(call: DetachedCall) -> tuple[int, Headers, int | None, bytes | None]:
-    """Return status, headers, announced length and body of what is stored."""
+def _response_of(
+    call: DetachedCall,
+) -> tuple[int, list[tuple[str, str]], int | None, bytes | None]:
+    """Return status, headers, announced length and body of what is stored.
+
+    No body: it is that of the recording, not in memory.
+    """
     ending, recording = call.ending, call.recording
     if ending is None or ending.problem is None:
-        return recording.status, recording.headers, recording.body_bytes, recording.whole()
+        encoded = recording.encoded
+        if encoded is None:
+            texts = _texts(recording.headers)
+        else:
+            texts = [*_texts_of(encoded.lines), *_texts(split_lines(recording.more_lines))]
+        return recording.status, texts, recording.body_bytes, recording.whole()
     status, headers, body = problem_for(
         ending.problem, instance_of(call.target), call.request_id, id_header=False
     )
-    headers = with_platform_headers(headers, status, call.request_id)
-    return status, headers, len(body), body
+    texts = _texts(with_platform_headers(headers, status, call.request_id))
+    return status, texts, len(body), body
+
+
+@lru_cache(maxsize=256)
+def _texts_of(lines: bytes) -> list[tuple[str, str]]:
+    """Return `_texts` of the lines of an encoded head, which repeat."""
+    return _texts(split_lines(lines))
 
 
 def _texts(headers: Headers) -> list[tuple[str, str]]:

@@ -1,6 +1,8 @@
 """The local backend: what a crash leaves, and what a broken disk looks like."""
 
 import asyncio
+import errno
+import os
 import signal
 import sys
 from pathlib import Path
@@ -8,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import StoreUnavailable
-from tests.support.objects import chunks, files_below, local_objects
+from tests.support.objects import chunks, files_below, local_objects, read_object
 from tests.support.waiting import until
 
 WRITER = """
@@ -62,3 +64,34 @@ async def test_a_disk_that_fails_is_a_store_that_is_not_available(tmp_path: Path
     with pytest.raises(StoreUnavailable):
         await below.put_bytes("a", b"x", content_type="text/plain")
     await below.close()
+
+
+async def test_a_deleted_object_is_gone_from_the_file_that_it_shared(tmp_path: Path) -> None:
+    store = local_objects(tmp_path)
+    await store.open()
+    await store.put_batch([("r/1a", b"secret"), ("r/2b", b"kept")], content_type="text/plain")
+    path = tmp_path / "r/2b+/2b+"
+    os.utime(path, (1.0, 1.0))
+    await store.delete("r/1a")
+    assert b"secret" not in path.read_bytes()
+    info = await store.stat("r/2b")
+    assert info is not None
+    assert info.modified_at == 1.0
+    assert await read_object(store, "r/2b") == b"kept"
+    await store.close()
+
+
+async def test_a_file_system_without_hard_links_gets_a_file_for_each_object(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*names: str) -> None:
+        raise PermissionError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    store = local_objects(tmp_path)
+    await store.open()
+    await store.put_batch([("r/1a", b"one"), ("r/2b", b"two")], content_type="text/plain")
+    assert await read_object(store, "r/1a") == b"one"
+    assert await read_object(store, "r/2b") == b"two"
+    assert sum("lock" not in name for name in files_below(tmp_path)) == 2
+    await store.close()
