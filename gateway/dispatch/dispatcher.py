@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from copy import copy
 from typing import NamedTuple
 
-from gateway.dispatch.detaching import DETACHING, Detaching
+from gateway.dispatch.detaching import DETACHING, Detaching, keyed_window_s
 from gateway.dispatch.endpoints import PathEndpoints
 from gateway.dispatch.held_call import HeldCall
 from gateway.dispatch.keyed_calls import KeyedCalls, KeyedPorts, KeyedRequest
@@ -320,7 +320,7 @@ class Dispatcher:
                 call, time.time_ns(), keyed, self._begin_once, self._keyed
             )
 
-        decision = self._admit(caller)
+        decision = self._admit(caller._replace(poll_s=keyed_window_s(call)))
         if decision is None:
             return begin()
 
