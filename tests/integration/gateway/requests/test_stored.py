@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,6 +35,12 @@ class Failing(LocalObjects):
     """A store that fails a few times."""
 
     failures = 0
+
+    async def put(self, *arguments: Any, **keywords: Any) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise StoreUnavailable(cause="the disk is away")
+        await super().put(*arguments, **keywords)
 
     async def put_batch(self, objects: object, *, content_type: str) -> None:
         if self.failures:
@@ -202,5 +209,37 @@ async def test_a_response_that_cannot_be_stored_is_tried_again_and_then_kept(
     await holder.settled(lost)
     assert holder.book.not_stored == 1
     assert holder.book.find(lost.request_id) is lost
+    holder.spool.close()
+    await objects.close()
+
+
+async def test_what_could_not_be_stored_is_stored_when_the_store_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.requests.book.RETRIES_S", ())
+    monkeypatch.setattr("gateway.requests.book.STORE_AGAIN_S", 0.0)
+    objects = Failing(tmp_path / "objects", signer())
+    holder = Holder(objects, tmp_path)
+    objects.failures = 1000
+    calls = []
+    for body in (b"y" * 100_000, b"y"):
+        call, world = holder.begin()
+        holder.respond(world, body)
+        await holder.settled(call)
+        calls.append(call)
+    with pytest.raises(Exception, match="as many detached calls"):
+        holder.begin()
+
+    async def stored() -> int:
+        holder.book.tick()
+        return holder.book.stored
+
+    before = objects.failures
+    await until(stored, lambda _: objects.failures < before - 2, what="further attempts")
+    objects.failures = 0
+    await until(stored, lambda count: count == 2)
+    for call in calls:
+        assert (await holder.fetch(call)).sent.startswith(b"y")
+    holder.begin()
     holder.spool.close()
     await objects.close()
