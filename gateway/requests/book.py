@@ -1,14 +1,16 @@
 """The detached calls of one gateway process, by request id.
 
 A call is in the book while it runs and until its response is stored; short responses stay a while
-longer, because most are fetched soon. A response that the object store does not take is kept until
-the process ends.
+longer, because most are fetched soon. A response that the object store does not take is kept, and
+offered again until the process ends.
 """
 
 import asyncio
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from itertools import islice
+from math import inf
 
 from gateway.errors import BadRequest, GatewayError, StoreUnavailable
 from gateway.invocation.collection import SpoolFile, SpoolUser
@@ -32,6 +34,8 @@ _GATHER_S = 0.02
 """Time between two such operations. A response that comes alone is stored at once."""
 RETRIES_S = (0.5, 2.0, 8.0)
 """A response that could not be stored is tried again after so many seconds."""
+STORE_AGAIN_S = 30.0
+"""And then whenever so many seconds have passed: it is shown, but lost with the process."""
 _CACHED_BYTES = 16_777_216
 _CACHED_CALLS = 2048
 """What is kept in memory of stored responses."""
@@ -73,6 +77,8 @@ class RequestBook:
         self._windows: Timers[Window] = Timers(now=clock())
         self._waiting: deque[DetachedCall] = deque()
         self._storers = 0
+        self._unstored: dict[str, DetachedCall] = {}
+        self._again_at = 0.0
         self._cached: OrderedDict[str, DetachedCall] = OrderedDict()
         self._cached_bytes = 0
         self._changed = asyncio.Event()
@@ -146,6 +152,9 @@ class RequestBook:
         now = self.clock()
         for window in self._windows.advance(now):
             window.timed_out()
+        if self._unstored and now >= self._again_at:
+            self._again_at = inf
+            spawn(self._store_again(), "requests.store-again")
         if now >= self._part_ends_at:
             self._part_ends_at = now + self._part_s
             used = {call.account for call in self.calls.values()}
@@ -153,8 +162,9 @@ class RequestBook:
                 counted.begin_part()
                 if not counted.bytes and account not in used:
                     del self._accounts[account]
-            for call in [call for call in self._cached.values() if self._is_outdated(call)]:
-                self._forget(call)
+            for calls in (self._cached, self._unstored):
+                for call in [call for call in calls.values() if self._is_outdated(call)]:
+                    self._forget(call)
 
     async def wait_running(self, timeout_s: float) -> None:
         """Return when no call runs, or after ``timeout_s``."""
@@ -232,14 +242,10 @@ class RequestBook:
         cause = ""
         for wait_s in (*RETRIES_S, 0.0):
             try:
-                if is_short(calls[0]):
-                    await self.responses.put_short(calls)
-                else:
-                    await self.responses.put(calls[0])
+                await self._put(calls)
             except StoreUnavailable as error:
                 cause = str(error)
             else:
-                self.stored += len(calls)
                 return True
             if wait_s:
                 await asyncio.sleep(wait_s)
@@ -247,6 +253,34 @@ class RequestBook:
         for call in calls:
             emit(_log, "request.not_stored", logging.ERROR, request_id=call.request_id, error=cause)
         return False
+
+    async def _put(self, calls: list[DetachedCall]) -> None:
+        """Store a long response, or several short ones. Raises `StoreUnavailable`."""
+        if is_short(calls[0]):
+            await self.responses.put_short(calls)
+        else:
+            await self.responses.put(calls[0])
+        self.stored += len(calls)
+
+    async def _store_again(self) -> None:
+        """Store what could not be stored, until there is nothing left or it fails again."""
+        try:
+            while self._unstored:
+                calls = list(islice(self._unstored.values(), _BATCH))
+                calls = [call for call in calls if is_short(call)] or calls[:1]
+                for call in calls:
+                    # Behind the others, in case that this one is what cannot be stored.
+                    self._unstored[call.request_id] = self._unstored.pop(call.request_id)
+                await self._put(calls)
+                for call in calls:
+                    if self._unstored.pop(call.request_id, None) is None:
+                        await self._delete_stored(call)
+                    else:
+                        self._cache(call)
+        except StoreUnavailable:
+            return
+        finally:
+            self._again_at = self.clock() + STORE_AGAIN_S
 
     async def _delete_stored(self, call: DetachedCall) -> None:
         """Delete what was to be deleted while it was stored."""
@@ -265,6 +299,8 @@ class RequestBook:
             self._forget(call)
         elif is_stored:
             self._cache(call)
+        else:
+            self._unstored[call.request_id] = call
 
     def _cache(self, call: DetachedCall) -> None:
         """Keep a short stored response for a while; let the oldest ones go."""
@@ -279,6 +315,7 @@ class RequestBook:
 
     def _forget(self, call: DetachedCall) -> None:
         self.calls.pop(call.request_id, None)
+        self._unstored.pop(call.request_id, None)
         if self._cached.pop(call.request_id, None) is not None:
             self._cached_bytes -= call.recording.size + _OVERHEAD_BYTES
         call.recording.drop_when_left()
