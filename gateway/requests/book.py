@@ -7,6 +7,7 @@ offered again until the process ends.
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from itertools import islice
@@ -41,6 +42,8 @@ _CACHED_CALLS = 2048
 """What is kept in memory of stored responses."""
 _OVERHEAD_BYTES = 2048
 """What a call in memory takes beside its body, about."""
+_DELETED_CALLS = 1024
+"""Calls of which is remembered that their bytes count no more."""
 
 _log = logging.getLogger("gateway.requests")
 
@@ -81,6 +84,7 @@ class RequestBook:
         self._again_at = 0.0
         self._cached: OrderedDict[str, DetachedCall] = OrderedDict()
         self._cached_bytes = 0
+        self._deleted: dict[str, None] = {}
         self._changed = asyncio.Event()
 
     def make(
@@ -145,7 +149,33 @@ class RequestBook:
         if call.is_settled:
             self._forget(call)
             await self.responses.delete(call.request_id)
-            call.count_dropped()
+            if self._is_counted(call.request_id):
+                call.count_dropped(self._parts_ago(call))
+
+    def deleted(self, request_id: str, account: str, kept_bytes: int, finished_at: float) -> None:
+        """A stored response of this process was deleted; ``finished_at`` is in Unix seconds."""
+        counted = self._accounts.get(account)
+        if counted is not None and self._is_counted(request_id):
+            counted.drop(kept_bytes, self._parts_since(time.time() - finished_at))
+
+    def _is_counted(self, request_id: str) -> bool:
+        """Return whether the bytes of a response that is deleted count still, and no more now.
+
+        Several clients may delete it at the same time.
+        """
+        is_counted = request_id not in self._deleted
+        self._deleted[request_id] = None
+        if len(self._deleted) > _DELETED_CALLS:
+            del self._deleted[next(iter(self._deleted))]
+        return is_counted
+
+    def _parts_ago(self, call: DetachedCall) -> int:
+        """Return how many parts of the retention have begun since a call was over."""
+        return 0 if call.ending is None else self._parts_since(self.clock() - call.ending.ended_at)
+
+    def _parts_since(self, age_s: float) -> int:
+        before_s = age_s - (self.clock() - self._part_ends_at + self._part_s)
+        return 0 if before_s <= 0.0 else 1 + int(before_s / self._part_s)
 
     def tick(self) -> None:
         """Call `Window.timed_out` of each window whose time has come; a few times per second."""
@@ -293,8 +323,10 @@ class RequestBook:
         self.unsettled -= 1
         call.settled()
         self._changed.set()
-        if not call.is_kept or (call.ending is not None and call.ending.problem is not None):
-            call.count_dropped()
+        has_problem = call.ending is not None and call.ending.problem is not None
+        is_dropped = has_problem or not call.is_kept
+        if is_dropped and self._is_counted(call.request_id):
+            call.count_dropped(self._parts_ago(call))
         if not call.is_kept:
             self._forget(call)
         elif is_stored:

@@ -9,6 +9,10 @@ from typing import Any
 import pytest
 
 from gateway.dispatch.spool import SpoolFiles
+from gateway.domain.cors import OPEN
+from gateway.domain.model import EVERYTHING
+from gateway.domain.principal import INVOKE, Principal
+from gateway.domain.readmodel import ReadModel
 from gateway.errors import StoreUnavailable
 from gateway.objects.local import LocalObjects
 from gateway.requests.asked import Asked
@@ -18,9 +22,10 @@ from gateway.requests.exchanges import FirstExchange, ResponseExchange
 from gateway.requests.prefer import Terms
 from gateway.requests.stored import StoredResponses
 from gateway.requests.stored_exchange import StoredExchange
-from gateway.routing.cross_origin import PageAccess
+from gateway.routing.cross_origin import CrossOrigin, PageAccess
 from http1.stream import Headers, Request
 from runtime.ids import new_uuid
+from tests.support.detached import make_endpoint
 from tests.support.invocation_world import World
 from tests.support.objects import local_objects, signer
 from tests.support.recorder import RecordedResponseWriter, Script
@@ -64,7 +69,7 @@ class Holder:
         call = self.book.make("acme", client, "async", time.time())
         world = World(client=call)
         call.begins(world.invocation)
-        call.request_id = new_uuid()
+        call.request_id = new_uuid()[:-4] + "0007"
         self.book.add(call)
         exchange = FirstExchange(call, client, self.book, terms or Terms(is_async=True))
         exchange.start()
@@ -190,6 +195,27 @@ async def test_bounds_refuse_further_calls(holder: Holder) -> None:
         holder.begin()
     await holder.settled(second)
     await holder.book.wait_settled(1.0)
+
+
+async def test_a_deleted_response_counts_no_more_wherever_it_is_kept(holder: Holder) -> None:
+    endpoint = make_endpoint(CrossOrigin(ReadModel(), OPEN), holder.book, _authenticate)
+    for _ in range(3):
+        call, world = holder.begin()
+        holder.respond(world, b"x" * 3_000_000)
+        await holder.settled(call)
+        assert holder.book.find(call.request_id) is None
+        for status in (204, 404):
+            target = f"/v2/requests/{call.request_id}".encode()
+            headers = [(b"authorization", b"Bearer k")]
+            client = RecordedResponseWriter(Script(), "deletes")
+            endpoint.serve(Request(b"DELETE", target, b"", headers, 0, 0.0), client)
+            await until(lambda client=client: client.over)
+            assert (client.head or (0,))[0] == status
+    assert holder.book.room_for("acme").bytes == 0
+
+
+def _authenticate(authorization: bytes | None, now: float) -> Principal:
+    return Principal("acme", "sub", frozenset({INVOKE}), EVERYTHING)
 
 
 async def test_a_response_that_cannot_be_stored_is_tried_again_and_then_kept(
