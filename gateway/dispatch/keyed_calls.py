@@ -211,7 +211,7 @@ class KeyedCalls:
         def make(first: DetachedCall) -> RepeatedExchange:
             return RepeatedExchange(first, client, self._book, asked)
 
-        repeated = RepeatedCall(keyed, asked.fingerprint, make, refuse)
+        repeated = RepeatedCall(keyed, asked.fingerprint, make, refuse, self._book, asked.poll_s)
         repeated.start()
         return repeated
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +216,7 @@ async def test_who_repeats_an_incomplete_request_waits_no_longer_than_its_window
     first = process.call()
     await process.begun()
     again = process.call().send()
-    process.book.clock = lambda: NOW + DEFAULT_POLL_S + 1.0
+    process.book.clock = count(NOW, DEFAULT_POLL_S + 1.0).__next__
 
     async def is_over() -> bool:
         process.book.tick()
