@@ -36,6 +36,7 @@ from gateway.requests.keyed import (
 from gateway.requests.prefer import Terms
 from gateway.requests.repeated_stored import RepeatedFromStore
 from gateway.requests.repetition import PageWriter, Repetition, forwarded_request, repetition_of
+from gateway.requests.stored_exchange import HasLived
 from gateway.routing.admission import Caller
 from gateway.routing.call_head import CallHead
 from gateway.routing.cross_origin import PageAccess
@@ -202,7 +203,7 @@ class KeyedCalls:
         keyed = self._unbegun.get(asked.first_id) if first is None else first.keyed
         if keyed is None:
             if not self._claims.is_released(asked.first_id):
-                return self._serve_stored(asked, request, client)
+                return self._serve_stored(asked, request, client, _never)
             # Its claim is there still: it could not be released, or was written late.
             spawn(self._claims.release_of(asked.position, asked.first_id), "claim-release")
             refuse(Conflict(DID_NOT_RUN))
@@ -216,7 +217,7 @@ class KeyedCalls:
         return repeated
 
     def _serve_stored(
-        self, asked: Repetition, request: Request, client: ResponseWriter
+        self, asked: Repetition, request: Request, client: ResponseWriter, has_lived: HasLived
     ) -> RequestStream:
         stored = RepeatedFromStore(
             Asked(
@@ -231,7 +232,7 @@ class KeyedCalls:
             ),
             client,
             self._book.responses,
-            _never,
+            has_lived,
             self._book.with_webhook,
         )
         stored.fingerprint = asked.fingerprint
@@ -244,8 +245,8 @@ class KeyedCalls:
             forwarded_request(asked, request),
             client if asked.access is None else PageWriter(client, asked.access),
             process_of(asked.first_id),
-            asked.poll_s,
-            lambda: self._serve_stored(asked, request, client),
+            max(asked.poll_s, asked.terms.wait_s),
+            lambda: self._serve_stored(asked, request, client, self._forwarder.has_lived),
         )
 
     def serve_forwarded(self, request: Request, client: ResponseWriter) -> RequestStream:

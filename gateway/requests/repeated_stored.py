@@ -5,6 +5,7 @@ from gateway.requests.idempotency import Decision, Found, decide
 from gateway.requests.keyed import FINGERPRINT, REPLAYED
 from gateway.requests.stored import StoredResponse
 from gateway.requests.stored_exchange import StoredExchange
+from wire.ids import process_of
 
 
 class RepeatedFromStore(StoredExchange):
@@ -16,7 +17,8 @@ class RepeatedFromStore(StoredExchange):
     """That of the call; set before the first turn of the loop ends."""
 
     async def _absent(self) -> GatewayError:
-        """Return what is to be said of a call that nobody knows."""
+        """Return what is to be said of a call that nobody knows. Raises as `HasLived`."""
+        await self._has_lived(process_of(self._asked.request_id))
         return OutcomeUnknown(firstRequestId=self._asked.request_id)
 
     async def _serve_stored(self, stored: StoredResponse) -> None:

@@ -20,7 +20,9 @@ from wire.http1 import BODILESS_STATUSES
 from wire.ids import process_of
 
 HasLived = Callable[[int], Awaitable[bool]]
-"""Returns whether there ever was a process with this number."""
+"""Returns whether there ever was a process with this number.
+
+Raises `gateway.requests.errors.HolderSilent` if it may still be there."""
 Complete = Callable[[dict[str, object]], Awaitable[dict[str, object]]]
 """Returns the view of a call with what became of its webhook."""
 
