@@ -10,6 +10,7 @@ from gateway.invocation.machine import Invocation
 from gateway.invocation.once import OnceInvocation
 from gateway.invocation.upload import smaller_limit
 from gateway.requests.book import RequestBook
+from gateway.requests.detached import DetachedCall
 from gateway.requests.errors import NotDetachable
 from gateway.requests.exchanges import FirstExchange
 from gateway.requests.keyed import KeyedCall, KeyedExchange
@@ -100,9 +101,7 @@ class Detaching:
             inner = plan.inner.request(request.received_at, request.peer)
             inner.source = request.source
         invocation = self._begin(inner, call, head, caller, now_ns, plan)
-        invocation.detached = call.kind
-        call.begins(invocation)
-        call.webhook_url = terms.webhook.decode()
+        _begun(call, invocation, terms)
         self.book.add(call)
         exchange = FirstExchange(call, client, self.book, terms)
         exchange.start()
@@ -116,24 +115,34 @@ class Detaching:
         begin_once: BeginOnce,
         calls: KeyedCalls,
     ) -> FirstExchange:
-        """Begin an admitted call that has claimed its key, as `begin`.
-
-        Unless its client has asked for more, its poll window is the client's, as if attached.
-        """
-        request, caller, terms = call.request, call.caller, call.terms
-        is_detached = terms.is_async or NVCF_DETACH in request.values
-        window_s = MAX_POLL_S if is_detached else caller.poll_s
+        """Begin an admitted call that has claimed its key, as `begin`."""
+        caller, terms = call.caller._replace(poll_s=keyed_window_s(call)), call.terms
         detached = self.book.make(caller.account, call.client, "keyed", now_ns * 1e-9)
-        inner = _inner(request, terms, window_s)
+        inner = _inner(call.request, terms, caller.poll_s)
         ticket = Ticket(RequestId(keyed.request_id), now_ns)
-        caller = caller._replace(poll_s=window_s)
         invocation = begin_once(inner, detached, call.head, caller, ticket)
-        detached.begins(invocation)
+        _begun(detached, invocation, terms)
         calls.begun(keyed, detached, invocation)
         self.book.add(detached)
         exchange = KeyedExchange(detached, call.client, self.book, terms, keyed)
         exchange.start()
         return exchange
+
+
+def keyed_window_s(call: KeyedRequest) -> int:
+    """Return how long a call with a key may wait for its response head, in seconds.
+
+    Unless its client has asked for more, its poll window is the client's, as if attached.
+    """
+    is_detached = call.terms.is_async or NVCF_DETACH in call.request.values
+    return MAX_POLL_S if is_detached else call.caller.poll_s
+
+
+def _begun(call: DetachedCall, invocation: Invocation, terms: Terms) -> None:
+    """Let ``call`` and its invocation know of each other."""
+    invocation.detached = call.kind
+    call.begins(invocation)
+    call.webhook_url = terms.webhook.decode()
 
 
 def _inner(request: Request, terms: Terms, window_s: int) -> Request:

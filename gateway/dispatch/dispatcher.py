@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from copy import copy
 from typing import NamedTuple
 
-from gateway.dispatch.detaching import DETACHING, DetachedPlan, Detaching
+from gateway.dispatch.detaching import DETACHING, DetachedPlan, Detaching, keyed_window_s
 from gateway.dispatch.endpoints import PathEndpoints
 from gateway.dispatch.held_call import HeldCall
 from gateway.dispatch.keyed_calls import KeyedCalls, KeyedPorts, KeyedRequest, Refuse
@@ -365,7 +365,7 @@ class Dispatcher:
     ) -> RequestStream:
         """Begin a call that has claimed its key, unless there are too many."""
         caller = call.caller
-        decision = self._admit(caller)
+        decision = self._admit(caller._replace(poll_s=keyed_window_s(call)))
         if decision is None:
             return begin(keyed)
 

@@ -42,6 +42,7 @@ from gateway.requests.poll_exchanges import watch
 from gateway.requests.prefer import Terms
 from gateway.requests.repeated_stored import RepeatedFromStore
 from gateway.requests.repetition import PageWriter, Repetition, forwarded_request, repetition_of
+from gateway.requests.stored_exchange import HasLived
 from gateway.routing.admission import Caller
 from gateway.routing.call_head import CallHead
 from gateway.routing.cross_origin import PageAccess
@@ -217,7 +218,7 @@ class KeyedCalls:
         keyed = self._unbegun.get(asked.first_id) if first is None else first.keyed
         if keyed is None:
             if not self._claims.is_released(asked.first_id):
-                return self._serve_stored(asked, request, client)
+                return self._serve_stored(asked, request, client, _never)
             # Its claim is there still: it could not be released, or was written late.
             spawn(self._claims.release_of(asked.position, asked.first_id), "claim-release")
             self._count(Decision.AGAIN)
@@ -234,12 +235,12 @@ class KeyedCalls:
                 first, writer, self._book, asked, watched, is_exec=form.is_exec
             )
 
-        repeated = RepeatedCall(keyed, asked.fingerprint, make, refuse, self._count)
+        repeated = RepeatedCall(keyed, asked, make, refuse, self._count, self._book)
         repeated.start()
         return repeated
 
     def _serve_stored(
-        self, asked: Repetition, request: Request, client: ResponseWriter
+        self, asked: Repetition, request: Request, client: ResponseWriter, has_lived: HasLived
     ) -> RequestStream:
         form = asked.form
         stored = RepeatedFromStore(
@@ -255,7 +256,7 @@ class KeyedCalls:
             ),
             client if form is None else form.writer(client, asked.first_id),
             self._book.responses,
-            _never,
+            has_lived,
             self._book.with_webhook,
             refused=client,
         )
@@ -269,8 +270,8 @@ class KeyedCalls:
             forwarded_request(asked, request),
             client if asked.access is None else PageWriter(client, asked.access),
             process_of(asked.first_id),
-            asked.poll_s,
-            lambda: self._serve_stored(asked, request, client),
+            max(asked.poll_s, asked.terms.wait_s),
+            lambda: self._serve_stored(asked, request, client, self._forwarder.has_lived),
         )
 
     def serve_forwarded(self, request: Request, client: ResponseWriter) -> RequestStream:

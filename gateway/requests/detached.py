@@ -75,9 +75,18 @@ class AccountBytes:
         self.bytes = 0
 
     def add(self, more_bytes: int) -> None:
-        """Count bytes; with a minus sign, of what is deleted."""
-        self._parts[-1] += more_bytes
+        """Count bytes of a response that is not complete."""
         self.bytes += more_bytes
+
+    def keep(self, counted_bytes: int) -> None:
+        """These of the bytes are a response that is kept from now on."""
+        self._parts[-1] += counted_bytes
+
+    def drop(self, kept_bytes: int, parts_ago: int) -> None:
+        """A response is deleted that is kept since so many parts, unless it was forgotten."""
+        if parts_ago < len(self._parts):
+            self._parts[-1 - parts_ago] -= kept_bytes
+            self.bytes -= kept_bytes
 
     def begin_part(self) -> None:
         """Begin the next part, and forget the oldest one: its responses are deleted by now."""
@@ -432,6 +441,7 @@ class DetachedCall:
         self.ending = self._make_ending(invocation, problem)
         if problem is not None:
             self.recording.break_off()
+        self._account_bytes.keep(self._counted_bytes)
         self._ports.finished(self)
         self.tell_watchers()
 
@@ -440,9 +450,9 @@ class DetachedCall:
         self.is_settled = True
         self.tell_watchers()
 
-    def count_dropped(self) -> None:
-        """The recorded bytes of the response are kept no longer."""
-        self._account_bytes.add(-self._counted_bytes)
+    def count_dropped(self, parts_ago: int) -> None:
+        """The recorded bytes of the response are kept no longer (`AccountBytes.drop`)."""
+        self._account_bytes.drop(self._counted_bytes, parts_ago)
         self._counted_bytes = 0
 
     def _make_ending(self, invocation: Invocation, problem: GatewayError | None) -> Ending:

@@ -25,6 +25,7 @@ from gateway.requests.errors import RequestNotFound
 from gateway.requests.events import EventsExchange, WatchedPositions
 from gateway.requests.exchanges import REQUESTS_PATH, ResponseExchange
 from gateway.requests.forwarding import Forwarder
+from gateway.requests.stored import Shown
 from gateway.requests.stored_exchange import HasLived, StoredExchange
 from gateway.requests.views import view_body, view_of
 from gateway.routing.admission import Authenticate
@@ -118,7 +119,7 @@ class RequestsEndpoint:
             return self._serve_here(call, asked, client)
         process = process_of(asked.request_id)
         if process == self._forwarder.process:
-            return self._serve_stored(asked, client, _is_here)
+            return self._serve_own(asked, client)
         request.target = sent_target
         return self._forwarder.serve(
             request,
@@ -135,7 +136,7 @@ class RequestsEndpoint:
             return IGNORED
         call = self._book.find(asked.request_id)
         if call is None:
-            return self._serve_stored(asked, client, _is_here)
+            return self._serve_own(asked, client)
         try:
             return self._serve_here(call, asked, client)
         except GatewayError as error:
@@ -177,9 +178,22 @@ class RequestsEndpoint:
             raise Forbidden(f"The credential lacks the scope {INVOKE}")
         return asked
 
+    def _serve_own(self, asked: Asked, client: ResponseWriter) -> RequestStream:
+        """Serve a request for a call that this process has held, if any did."""
+        exchange = self._serve_stored(asked, client, _is_here)
+        exchange.on_deleted = self._deleted
+        return exchange
+
+    def _deleted(self, shown: Shown) -> None:
+        kept_bytes = shown.view.get("responseBytes")
+        if isinstance(kept_bytes, int):
+            finished_at = shown.expires_at - self._book.responses.retention_s
+            request_id = str(shown.view["requestId"])
+            self._book.deleted(request_id, shown.account, kept_bytes, finished_at)
+
     def _serve_stored(
         self, asked: Asked, client: ResponseWriter, is_lost: HasLived
-    ) -> RequestStream:
+    ) -> StoredExchange:
         """Serve a request from the object store; ``is_lost``: whether a holder may be gone."""
         book = self._book
         return StoredExchange(asked, client, book.responses, is_lost, book.with_webhook)

@@ -5,7 +5,7 @@ come there. Backpressure works in both directions. A request that waits for its 
 connection and an entry in the timers, and no task.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from hmac import compare_digest
 
 from gateway.errors import NotFound
@@ -46,6 +46,11 @@ class Forwarder:
         self._windows = windows
 
     @property
+    def has_lived(self) -> Callable[[int], Awaitable[bool]]:
+        """`gateway.requests.holders.Holders.has_lived`."""
+        return self._holders.has_lived
+
+    @property
     def process(self) -> int:
         """The number of this process, whose calls are not forwarded."""
         return self._holders.process
@@ -63,10 +68,16 @@ class Forwarder:
         ``window_s`` is how long it may wait for a response head. ``otherwise`` is called if the
         holder is gone, or goes before the head.
         """
+        holders = self._holders
         exchange = ForwardedExchange(
-            request, client, otherwise, self._windows, lambda: self._holders.forget(process)
+            request,
+            client,
+            otherwise,
+            self._windows,
+            lambda: holders.forget(process),
+            lambda: holders.was_silent(process),
         )
-        holder = self._holders.known(process)
+        holder = holders.known(process)
         connection = None if holder is None else holder.pool.take()
         if holder is not None and connection is not None:
             exchange.send(holder, connection, window_s)
@@ -88,6 +99,7 @@ class Forwarder:
                 connection = holder.pool.take() or await holder.pool.connect()
             except OSError:
                 holders.forget(process)
+                holders.was_silent(process)
                 continue
             exchange.send(holder, connection, window_s)
             return
@@ -140,6 +152,7 @@ class ForwardedExchange(NullRequestStream, NullResponseStream):
         "_next",
         "_otherwise",
         "_request",
+        "_silent",
         "_windows",
         "due_at",
         "slot",
@@ -152,8 +165,12 @@ class ForwardedExchange(NullRequestStream, NullResponseStream):
         otherwise: Otherwise,
         windows: Windows,
         forget: Callable[[], object],
+        silent: Callable[[], object],
     ) -> None:
-        """``forget`` is called if another process listens where the holder did."""
+        """``forget`` is called if another process listens where the holder did.
+
+        ``silent`` is called if the holder does not respond.
+        """
         self._request = request
         self._client = client
         self._otherwise = otherwise
@@ -161,6 +178,7 @@ class ForwardedExchange(NullRequestStream, NullResponseStream):
         self._connection: ClientConnection | None = None
         self._next: RequestStream | None = None
         self._forget = forget
+        self._silent = silent
         self._has_head = self._is_over = self._is_misdirected = False
         self.due_at: float | None = None
         self.slot = -1
@@ -194,6 +212,7 @@ class ForwardedExchange(NullRequestStream, NullResponseStream):
     def timed_out(self) -> None:
         """No response head has come: the holder stands still."""
         self._close()
+        self._silent()
         self.fall_back()
 
     # The client

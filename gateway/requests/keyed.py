@@ -29,6 +29,7 @@ REPLAYED: Headers = [
 FINGERPRINT = "fingerprint"
 """What is stored with a response beside itself: a member of `DetachedCall.extra`."""
 _STILL_RUNS = "the first call with this Idempotency-Key waits or runs still"
+_INCOMPLETE = "the first request with this Idempotency-Key is not complete yet"
 DID_NOT_RUN = "The first call with this Idempotency-Key did not run; send this one again"
 
 
@@ -201,22 +202,38 @@ class RepeatedExchange(RepeatedResponse):
 class RepeatedCall(NullRequestStream):
     """A call that repeats the one that its holder has, once its own request is complete."""
 
-    __slots__ = ("_count", "_fingerprint", "_keyed", "_make", "_refuse", "_stream")
+    __slots__ = (
+        "_count",
+        "_fingerprint",
+        "_keyed",
+        "_make",
+        "_poll_s",
+        "_refuse",
+        "_stream",
+        "_windows",
+        "due_at",
+        "slot",
+    )
 
     def __init__(
         self,
         keyed: KeyedCall,
-        fingerprint: str,
+        asked: Repetition,
         make: Callable[[DetachedCall], RepeatedResponse],
         refuse: Callable[[GatewayError], object],
         count: Callable[[Decision], object],
+        windows: Windows,
     ) -> None:
         """``make`` returns the exchange of its client, ``refuse`` responds with a problem.
 
         ``count`` is called with what becomes of the call.
         """
         self._keyed = keyed
-        self._fingerprint = fingerprint
+        self._windows = windows
+        self._poll_s = asked.poll_s
+        self.due_at: float | None = None
+        self.slot = -1
+        self._fingerprint = asked.fingerprint
         self._make = make
         self._refuse = refuse
         self._count = count
@@ -224,10 +241,17 @@ class RepeatedCall(NullRequestStream):
 
     def start(self) -> None:
         """Decide as soon as it is known what the first request is."""
+        self._windows.open(self, self._poll_s)
         self._keyed.when_known(self._decide)
+
+    def timed_out(self) -> None:
+        """The client has waited for as long as it wanted to."""
+        self._keyed.forget(self._decide)
+        self._refuse(PollTimeout.of(self._poll_s, _INCOMPLETE, 1))
 
     def request_broken(self) -> None:
         """The client left: the first call goes on."""
+        self._windows.close(self)
         self._keyed.forget(self._decide)
         if self._stream is not None:
             self._stream.request_broken()
@@ -241,6 +265,7 @@ class RepeatedCall(NullRequestStream):
             self._stream.resume_writing()
 
     def _decide(self) -> None:
+        self._windows.close(self)
         keyed = self._keyed
         call = keyed.call
         if call is None or keyed.is_free:

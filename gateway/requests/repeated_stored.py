@@ -7,6 +7,7 @@ from gateway.requests.idempotency import Decision, Found, decide
 from gateway.requests.keyed import FINGERPRINT, REPLAYED
 from gateway.requests.stored import StoredResponse
 from gateway.requests.stored_exchange import StoredExchange
+from wire.ids import process_of
 
 
 class RepeatedFromStore(StoredExchange):
@@ -20,7 +21,8 @@ class RepeatedFromStore(StoredExchange):
     """Called with what becomes of the call."""
 
     async def _absent(self) -> GatewayError:
-        """Return what is to be said of a call that nobody knows."""
+        """Return what is to be said of a call that nobody knows. Raises as `HasLived`."""
+        await self._has_lived(process_of(self._asked.request_id))
         self.count(Decision.UNKNOWN)
         return OutcomeUnknown(firstRequestId=self._asked.request_id)
 

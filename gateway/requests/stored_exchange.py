@@ -20,13 +20,18 @@ from wire.http1 import BODILESS_STATUSES
 from wire.ids import process_of
 
 HasLived = Callable[[int], Awaitable[bool]]
-"""Returns whether there ever was a process with this number."""
+"""Returns whether there ever was a process with this number.
+
+Raises `gateway.requests.errors.HolderSilent` if it may still be there."""
 Complete = Callable[[dict[str, object]], Awaitable[dict[str, object]]]
 """Returns the view of a call with what became of its webhook."""
 
 
 class StoredExchange(NullRequestStream):
-    """Serves one request from the object store."""
+    """Serves one request from the object store.
+
+    ``on_deleted`` is called with what was known of a response that has been deleted.
+    """
 
     __slots__ = (
         "_asked",
@@ -38,6 +43,7 @@ class StoredExchange(NullRequestStream):
         "_responses",
         "_resumed",
         "_task",
+        "on_deleted",
     )
 
     def __init__(
@@ -57,6 +63,7 @@ class StoredExchange(NullRequestStream):
         self._has_lived = has_lived
         self._complete = complete
         self._has_head = False
+        self.on_deleted: Callable[[Shown], None] | None = None
         self._resumed = asyncio.Event()
         if not client.is_writing_paused():
             self._resumed.set()
@@ -103,6 +110,8 @@ class StoredExchange(NullRequestStream):
             raise RequestNotFound
         if asked.request.method == b"DELETE":
             await self._responses.delete(asked.request_id)
+            if self.on_deleted is not None:
+                self.on_deleted(shown)
             asked.send(self._client, 204, [], b"")
         elif asked.part == b"response":
             await self._send_response(stored, shown)

@@ -303,15 +303,21 @@ def test_a_view_tells_of_a_lease_before_the_response_head() -> None:
 def test_the_bytes_of_an_account_are_forgotten_with_its_responses() -> None:
     account = AccountBytes()
     account.add(100)
+    account.keep(100)
     account.begin_part()
     account.add(11)
+    account.keep(11)
+    account.add(5)
     for _ in range(22):
         account.begin_part()
-    assert account.bytes == 111
+    assert account.bytes == 116
+    account.drop(11, parts_ago=22)
+    assert account.bytes == 105
     account.begin_part()
-    assert account.bytes == 11
+    assert account.bytes == 5
+    account.drop(100, parts_ago=24)
     account.begin_part()
-    assert account.bytes == 0
+    assert account.bytes == 5
 
 
 def test_interim_responses_reach_the_first_client_alone() -> None:
