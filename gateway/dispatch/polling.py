@@ -158,7 +158,9 @@ class PollingRoutes:
                 raise Forbidden(f"The credential lacks the scope {INVOKE}")
             require_organization(path.organization, principal.account)
             window_s = _window_s(request, head)
-            form = PolledForm(path.is_exec, _reads_text(request))
+            form = PolledForm.PEXEC
+            if path.is_exec:
+                form = PolledForm.EXEC_TEXT if _reads_text(request) else PolledForm.EXEC
             if path.request_id:
                 served = partial(self._served, request, path.route)
                 poll = Poll(request, path, window_s, principal, form, served)

@@ -23,12 +23,8 @@ from wire.ids import parse_uuid
 
 REPETITIONS_PATH = b"/v2/repetitions/"
 """Paths at a process's attach listener, for other processes only."""
-_FORMS = {
-    b"pexec": PolledForm(is_exec=False, as_text=False),
-    b"exec": PolledForm(is_exec=True, as_text=False),
-    b"exec-text": PolledForm(is_exec=True, as_text=True),
-}
-"""The values of ``nvcf-polled-form``."""
+_FORMS = {form.value: form for form in PolledForm}
+"""By the values of ``nvcf-polled-form``."""
 
 
 class Repetition(NamedTuple):
@@ -60,7 +56,7 @@ def forwarded_request(asked: Repetition, request: Request) -> Request:
     if asked.form is None:
         headers += [(name, value) for name, value in request.headers if name == PREFER]
     else:
-        headers += [(NVCF_POLLED_FORM, name) for name, form in _FORMS.items() if form == asked.form]
+        headers.append((NVCF_POLLED_FORM, asked.form.value))
     return Request(
         b"HEAD" if request.method == b"HEAD" else b"GET",
         REPETITIONS_PATH + asked.first_id.encode(),
