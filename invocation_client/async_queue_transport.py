@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 
+from invocation_client.connection import CLOSED
 from invocation_client.queue_updates import (
     CANCEL_S,
     OnUpdate,
@@ -30,6 +31,7 @@ class AsyncQueueTransport(httpx.AsyncBaseTransport):
     def __init__(self, transport: httpx.AsyncBaseTransport, on_update: OnUpdate) -> None:
         self._transport = transport
         self._on_update = on_update
+        self._is_closed = False
         self._cancellings: set[asyncio.Task[None]] = set()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -55,7 +57,8 @@ class AsyncQueueTransport(httpx.AsyncBaseTransport):
         )
 
     async def aclose(self) -> None:
-        """Close the wrapped transport."""
+        """Close the wrapped transport; calls that wait raise `httpx.ReadError`."""
+        self._is_closed = True
         try:
             if self._cancellings:
                 await asyncio.wait(self._cancellings)
@@ -139,6 +142,8 @@ class AsyncQueueTransport(httpx.AsyncBaseTransport):
 
     async def _pause(self, waiting: Waiting) -> bool:
         """Wait before something is asked for again; return whether it may be."""
+        if self._is_closed:
+            raise CLOSED.exception()
         pause_s = waiting.broken(monotonic())
         if pause_s is None:
             return False

@@ -8,6 +8,7 @@ from time import monotonic
 import httpx
 
 from invocation_client.cancellation import outside, present
+from invocation_client.connection import CLOSED
 from invocation_client.queue_updates import (
     OnUpdate,
     Waiting,
@@ -29,6 +30,7 @@ class QueueTransport(httpx.BaseTransport):
     def __init__(self, transport: httpx.BaseTransport, on_update: OnUpdate) -> None:
         self._transport = transport
         self._on_update = on_update
+        self._is_closed = False
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Call; return when the response head has come. Raises `httpx.TransportError`."""
@@ -53,7 +55,8 @@ class QueueTransport(httpx.BaseTransport):
         )
 
     def close(self) -> None:
-        """Close the wrapped transport."""
+        """Close the wrapped transport; calls that wait raise `httpx.ReadError`."""
+        self._is_closed = True
         self._transport.close()
 
     def _send(self, call: httpx.Request) -> httpx.Response:
@@ -107,6 +110,8 @@ class QueueTransport(httpx.BaseTransport):
 
     def _pause(self, waiting: Waiting) -> bool:
         """Wait before something is asked for again; return whether it may be."""
+        if self._is_closed:
+            raise CLOSED.exception()
         cancellation = present()
         if cancellation is not None:
             cancellation.check()

@@ -1,6 +1,7 @@
 """Calls that wait, at a gateway that fails at each step."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -244,6 +245,35 @@ async def test_a_thread_that_is_cancelled_before_its_call_has_an_id_cancels_it()
         with pytest.raises(httpx.ReadError, match="cancelled"):
             await task
         assert call.asked == [("DELETE", "")]
+
+
+async def test_closing_the_transport_ends_a_task_that_waits_and_its_call() -> None:
+    call, told = WaitingCall([queued], [done]), asyncio.Event()
+    inner = AsyncHttp2Transport()
+    transport = AsyncQueueTransport(inner, lambda _: told.set())
+    async with gateway(call) as url:
+        task = start(httpx.AsyncClient(transport=transport, timeout=PATIENT).get(url))
+        await told.wait()
+        await transport.aclose()
+        with pytest.raises(httpx.ReadError, match="closed"):
+            await task
+        assert call.asked == [("GET", "/events"), ("DELETE", "")]
+        await inner.aclose()
+
+
+async def test_closing_the_transport_ends_a_thread_that_waits_and_its_call() -> None:
+    call, told = WaitingCall([queued], [done]), threading.Event()
+    inner = Http2Transport()
+    transport = QueueTransport(inner, lambda _: told.set())
+    async with gateway(call) as url:
+        client = httpx.Client(transport=transport, timeout=PATIENT)
+        task = start(asyncio.to_thread(client.get, url))
+        await asyncio.to_thread(told.wait, PATIENCE_S)
+        await asyncio.to_thread(transport.close)
+        with pytest.raises(httpx.ReadError, match="closed"):
+            await task
+        assert call.asked == [("GET", "/events"), ("DELETE", "")]
+        await asyncio.to_thread(inner.close)
 
 
 async def test_a_gateway_that_is_silent_does_not_keep_a_call_that_is_given_up(
