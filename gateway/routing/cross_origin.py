@@ -82,14 +82,14 @@ class PageAccess(NamedTuple):
 class CrossOrigin:
     """Finds the policy for a request, by the read model alone."""
 
-    __slots__ = ("_model", "_originless", "_own")
+    __slots__ = ("_model", "_own", "_without_page")
 
     def __init__(self, model: ReadModel, own: PagePolicy) -> None:
         """``own`` is the gateway's policy."""
         self._model = model
         self._own = own
         # An open policy is the same for all: only pages get its headers.
-        self._originless = PageAccess(None if own.is_open else own, None, replaces=True)
+        self._without_page = PageAccess(None if own.is_open else own, None, replaces=True)
 
     def preflight(self, request: Request, head: CallHead | None) -> Headers | None:
         """Return the headers of the 204 for a preflight, `None` for every other request.
@@ -135,7 +135,7 @@ class CrossOrigin:
     def of_endpoint(self, request: Request) -> PageAccess:
         """Return what the responses of an endpoint get, the REST API's included."""
         if ORIGIN not in request.values:
-            return self._originless
+            return self._without_page
         origin = next(value for name, value in request.headers if name == ORIGIN)
         return PageAccess(self._own, origin, replaces=True)
 
