@@ -11,7 +11,6 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from itertools import islice
-from math import inf
 
 from gateway.errors import BadRequest, GatewayError, StoreUnavailable
 from gateway.invocation.collection import SpoolFile, SpoolUser
@@ -82,6 +81,7 @@ class RequestBook:
         self._storers = 0
         self._unstored: dict[str, DetachedCall] = {}
         self._again_at = 0.0
+        self._again: asyncio.Task[None] | None = None
         self._cached: OrderedDict[str, DetachedCall] = OrderedDict()
         self._cached_bytes = 0
         self._deleted: dict[str, None] = {}
@@ -182,9 +182,8 @@ class RequestBook:
         now = self.clock()
         for window in self._windows.advance(now):
             window.timed_out()
-        if self._unstored and now >= self._again_at:
-            self._again_at = inf
-            spawn(self._store_again(), "requests.store-again")
+        if self._unstored and self._again is None and now >= self._again_at:
+            self._begin_again()
         if now >= self._part_ends_at:
             self._part_ends_at = now + self._part_s
             used = {call.account for call in self.calls.values()}
@@ -201,8 +200,11 @@ class RequestBook:
         await self._wait(lambda: not self.running, timeout_s)
 
     async def wait_settled(self, timeout_s: float) -> None:
-        """Return when every response is stored, or after ``timeout_s``."""
+        """Return when every response is stored or cannot be, or after ``timeout_s``."""
+        until = self.clock() + timeout_s
         await self._wait(lambda: not self.unsettled, timeout_s)
+        if self._unstored:
+            await asyncio.wait([self._begin_again()], timeout=max(until - self.clock(), 0.0))
 
     async def _wait(self, is_done: Callable[[], bool], timeout_s: float) -> None:
         try:
@@ -291,6 +293,11 @@ class RequestBook:
             await self.responses.put(calls[0])
         self.stored += len(calls)
 
+    def _begin_again(self) -> "asyncio.Task[None]":
+        if self._again is None:
+            self._again = spawn(self._store_again(), "requests.store-again")
+        return self._again
+
     async def _store_again(self) -> None:
         """Store what could not be stored, until there is nothing left or it fails again."""
         try:
@@ -309,6 +316,7 @@ class RequestBook:
         except StoreUnavailable:
             return
         finally:
+            self._again = None
             self._again_at = self.clock() + STORE_AGAIN_S
 
     async def _delete_stored(self, call: DetachedCall) -> None:

@@ -81,8 +81,11 @@ def _second_text(unix_s: int) -> str:
 
 
 def _recorded_problem(call: DetachedCall) -> object:
-    """Return the problem document that is the response."""
+    """Return the problem document that is the response, `None` if it is no JSON to be shown."""
     try:
-        return orjson.loads(call.recording.whole() or b"null")
-    except orjson.JSONDecodeError:
+        problem = orjson.loads(call.recording.whole() or b"null")
+        # Less is written than read: up to 254 levels.
+        orjson.dumps(problem)
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
         return None
+    return problem

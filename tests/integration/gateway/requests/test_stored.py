@@ -29,7 +29,7 @@ from tests.support.detached import make_endpoint
 from tests.support.invocation_world import World
 from tests.support.objects import local_objects, signer
 from tests.support.recorder import RecordedResponseWriter, Script
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_S, until
 
 ACCESS = PageAccess(None, None, replaces=True)
 EVENTS = b"id: a\ndata: 1\n\nid: b\ndata: 2\n\nid: c\ndata: 3\n\n"
@@ -266,6 +266,10 @@ async def test_what_could_not_be_stored_is_stored_when_the_store_is_back(
     await until(stored, lambda count: count == 2)
     for call in calls:
         assert (await holder.fetch(call)).sent.startswith(b"y")
-    holder.begin()
+    objects.failures = 1
+    last, world = holder.begin()
+    holder.respond(world, b"z")
+    await holder.book.wait_settled(PATIENCE_S)
+    assert (await holder.fetch(last)).sent == b"z"
     holder.spool.close()
     await objects.close()

@@ -1,5 +1,6 @@
 """Detached calls between a recorded worker and clients that come and go."""
 
+import orjson
 import pytest
 
 from gateway.invocation.states import ATTACHED, DONE, QUEUED, SENT, Outcome
@@ -7,7 +8,7 @@ from gateway.requests.detached import AccountBytes, DetachedCall, Limits
 from gateway.requests.exchanges import FirstExchange, ResponseExchange
 from gateway.requests.prefer import Terms
 from gateway.requests.recording import RecordingSpace
-from gateway.requests.views import view_of
+from gateway.requests.views import view_body, view_of
 from gateway.routing.cross_origin import PageAccess
 from tests.support.invocation_world import World
 from tests.support.recorder import RecordedResponseWriter, RecordedSpool, Script
@@ -225,6 +226,19 @@ def test_a_response_that_breaks_off_is_a_failure_with_a_problem() -> None:
     detached.call.settled()
     assert detached.call.state == "failed"
     assert (detached.later().head or (0,))[0] == 502
+
+
+def test_a_problem_document_that_cannot_be_written_again_is_left_out() -> None:
+    detached = Detached(ASYNC)
+    detached.stream.request_end()
+    detached.world.attach().head(500, [(b"content-type", b"application/problem+json")])
+    invocation = detached.world.invocation
+    invocation.completion = Outcome.WORKER_FAILED
+    invocation.response_data(b'{"a":' * 300 + b"1" + b"}" * 300)
+    invocation.response_end()
+    detached.call.settled()
+    view = orjson.loads(view_body(detached.call))
+    assert (view["state"], view["problem"]) == ("failed", None)
 
 
 def test_the_gateways_own_problem_is_the_response_of_a_failed_call() -> None:
