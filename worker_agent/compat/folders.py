@@ -6,14 +6,17 @@ A disk may be slow, and a network's disk may hang: nothing here runs in the loop
 import asyncio
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import BinaryIO, ParamSpec, TypeVar
 
 _THREADS = 8
 _OPEN_TO_ALL = 0o777
 PROGRESS_NAME = "progress"
+_STEP = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -52,6 +55,27 @@ def make_folder(folder: Path) -> None:
 def remove_folder(folder: Path) -> None:
     """Remove a folder with all that is in it, as far as that is possible."""
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def open_below(folder: Path, *names: str) -> BinaryIO:
+    """Open a file that the function left below ``folder``: never a link, pipe or device.
+
+    No part of the way may be a link, also if the function makes it one meanwhile. Raises `OSError`.
+    """
+    at = os.open(folder, _STEP)
+    try:
+        for name in names[:-1]:
+            below = os.open(name, _STEP, dir_fd=at)
+            os.close(at)
+            at = below
+        # A pipe without a writer would block, but for this flag.
+        file = open(os.open(names[-1], _READ, dir_fd=at), "rb")
+    finally:
+        os.close(at)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError("it is no regular file")
+    return file
 
 
 def artifacts(folder: Path) -> list[Path]:
