@@ -16,7 +16,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from http1.stream import Defect, Failure, Headers, RequestWriter
 from queueing.interface import PollHandler, QueueUnavailable, RunDecision, Subscription
@@ -65,7 +65,6 @@ from worker_agent.job.request import (
 from worker_agent.job.states import FORWARDING
 from worker_agent.job.window import StartGate
 
-_ARCHIVE_NAME = ".large-response.zip"
 _FOUND = 302
 
 _log = logging.getLogger("worker.compat")
@@ -409,10 +408,13 @@ class CompatCall:
     async def _complete(self) -> None:
         """Give the job the response, or where the client finds it."""
         job, folder = self._job, self._response_folder
-        files = await self._compat.threads.run(artifacts, folder)
+        try:
+            files = await self._compat.threads.run(artifacts, folder)
+        except OSError as error:
+            self._cannot("read the folder", INTERNAL.detail, error)
+            job.failed(INTERNAL)
+            return
         archive = self._archive
-        if archive is not None:
-            files = [file for file in files if file != archive.path]
         if archive is None and not files:
             body = b"".join(self._body)
             is_bodiless = self._is_head or self._status in BODILESS_STATUSES
@@ -420,18 +422,17 @@ class CompatCall:
             job.response_whole(self._status, self._headers, length, body)
             return
         if archive is None:
-            archive = self._new_archive()
+            archive = self._archive = self._new_archive()
             archive.add(b"".join(self._body))
         try:
-            await archive.finish(folder, files)
-            location = await self._store(archive.path)
+            location = await self._store(await archive.finish(folder, files))
         except (OSError, TransferError) as error:
             self._cannot("store a large response", INTERNAL.detail, error)
             job.failed(INTERNAL)
             return
         job.response_whole(_FOUND, [(LOCATION, location.encode())], 0, b"")
 
-    async def _store(self, path: Path) -> str:
+    async def _store(self, file: BinaryIO) -> str:
         """Store a large response; return where the client gets it. Raises `TransferError`."""
         job, transfers = self._job, self._compat.transfers
         envelope = job.lease.envelope
@@ -445,7 +446,7 @@ class CompatCall:
                 if self._waits() is client:
                     raise TransferError("the gateway does not know the request") from None
                 continue
-            await transfers.put(upload, path, ZIP)
+            await transfers.put(upload, file, ZIP)
             return download
 
     async def _waiting_client(self) -> PolledClient:
@@ -461,7 +462,7 @@ class CompatCall:
         writer = self._writer
         return Archive(
             self._compat.threads,
-            self._response_folder / _ARCHIVE_NAME,
+            self._compat.response_dir,
             f"{self._job.request_id}.response",
             lambda: writer.pause_reading() if writer is not None and self._writer else None,
             lambda: writer.resume_reading() if writer is not None and self._writer else None,
@@ -542,6 +543,8 @@ class CompatCall:
         for task in self._tasks:
             task.cancel()
         self._body.clear()
+        if self._archive is not None:
+            spawn(self._archive.close(), "archive.close")
         if self._folders:
             self._compat.remove(self._folders)
         self._ports.registry.finished(request_id)
