@@ -66,6 +66,8 @@ from worker_agent.job.states import FORWARDING
 from worker_agent.job.window import StartGate
 
 _FOUND = 302
+_REMOVAL_S = 5.0
+"""The agent waits so long for folders to be removed before it ends."""
 
 _log = logging.getLogger("worker.compat")
 
@@ -122,6 +124,7 @@ class Compat:
         self.threads = FileThreads()
         self.progress = ProgressWatch(self.response_dir, self.threads)
         self.transfers = Transfers(self.threads, max_asset_bytes)
+        self._removals: dict[Path, asyncio.Task[None]] = {}
         self._ports: CompatPorts | None = None
 
     @property
@@ -136,8 +139,10 @@ class Compat:
         self._ports = ports
 
     async def close(self) -> None:
-        """Watch nothing, and close every connection."""
+        """Watch nothing, remove what is to be removed, and close every connection."""
         self.progress.close()
+        if self._removals:
+            await asyncio.wait(set(self._removals.values()), timeout=_REMOVAL_S)
         await self.transfers.close()
         self.threads.close()
 
@@ -146,13 +151,26 @@ class Compat:
         call = CompatCall(self, job, request)
         return Context(call, call, call, self.platform_headers, self.ports.gate)
 
+    async def make_folder(self, folder: Path) -> None:
+        """Make an empty folder. Raises `OSError`.
+
+        A call that is delivered again has the folders of its first run, which may be left from an
+        agent that died, or be on their way to be removed.
+        """
+        if (removal := self._removals.get(folder)) is not None:
+            await asyncio.wait({removal})
+        await self.threads.run(make_folder, folder)
+
     def remove(self, folders: list[Path]) -> None:
         """Remove folders, soon."""
-        spawn(self._remove(folders), "compat.remove")
+        removal = spawn(self._remove(folders), "compat.remove")
+        self._removals.update(dict.fromkeys(folders, removal))
 
     async def _remove(self, folders: list[Path]) -> None:
         for folder in folders:
             await self.threads.run(remove_folder, folder)
+            if self._removals.get(folder) is asyncio.current_task():
+                del self._removals[folder]
 
 
 class EarlyResponse:
@@ -255,7 +273,7 @@ class CompatCall:
         if self._mode is Mode.COMPAT:
             self._folders.append(self._response_folder)
             try:
-                await compat.threads.run(make_folder, self._response_folder)
+                await compat.make_folder(self._response_folder)
             except OSError as error:
                 self._cannot("prepare", PREPARATION.detail, error)
                 job.failed(PREPARATION)
@@ -265,7 +283,7 @@ class CompatCall:
             folder = compat.asset_dir / request_id
             self._folders.append(folder)
             try:
-                await compat.threads.run(make_folder, folder)
+                await compat.make_folder(folder)
                 await compat.transfers.fetch(job.envelope.assets, folder)
             except (OSError, TransferError) as error:
                 self._cannot("fetch the assets", ASSETS.detail, error)
@@ -702,4 +720,11 @@ class CompatCall:
         )
 
     def _spawn(self, coroutine: Coroutine[None, None, None], name: str) -> None:
-        self._tasks.append(spawn(coroutine, name))
+        task = spawn(coroutine, name)
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Fail if a task of the call has failed: nothing else would end it soon."""
+        if not task.cancelled() and task.exception() is not None:
+            self._job.failed(INTERNAL)

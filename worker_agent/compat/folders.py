@@ -47,8 +47,9 @@ class FileThreads:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder that anybody may write to, as the inference server. Raises `OSError`."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Make an empty folder that anybody may write to, as the inference server. Raises `OSError`."""
+    remove_folder(folder)
+    folder.mkdir(parents=True)
     folder.chmod(_OPEN_TO_ALL)
 
 

@@ -36,6 +36,12 @@ _UNAUTHORIZED = 401
 _log = logging.getLogger("worker.compat")
 
 
+def _new_file(path: Path) -> BinaryIO:
+    """Open a file that was not there: the function may have put a link in its place."""
+    path.unlink(missing_ok=True)
+    return path.open("xb")
+
+
 class TransferError(Exception):
     """A body cannot be had, or not be stored. The text has no URL: it may hold a signature."""
 
@@ -119,7 +125,7 @@ class Transfers:
         async with self._client().get(url) as response:
             if response.status != _OK:
                 return response.status
-            file = await self._threads.run(path.open, "wb")
+            file = await self._threads.run(_new_file, path)
             try:
                 async for block in response.content.iter_chunked(BLOCK_BYTES):
                     left[0] -= len(block)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import time
 import zipfile
 from collections.abc import AsyncIterator
@@ -18,6 +19,8 @@ from tests.support.fake_gateway import Expected
 from tests.support.raw_server import OK, Peer
 from tests.support.waiting import until
 from wire.envelope import INLINE_BODY_BYTES, encode_assets
+from worker_agent.compat import call
+from worker_agent.compat.folders import remove_folder
 
 NO_WINDOW = ((b"nvcf-poll-seconds", b"0"),)
 ASSET_ID = "55555555-5555-4555-8555-555555555555"
@@ -309,6 +312,50 @@ async def test_a_folder_that_cannot_be_made_fails_the_request(tmp_path: Path) ->
         assert (status, document["detail"]) == (500, "Internal error while preparing for inference")
         assert document["type"] == "urn:nvcf-worker-service:problem-details:internal-server-error"
         assert agent.server.connections == 0
+
+
+async def test_a_call_that_comes_again_at_once_keeps_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is slow to remove that of its first run, which has the same name."""
+    may_go = threading.Event()
+
+    def slowly(folder: Path) -> None:
+        may_go.wait()
+        remove_folder(folder)
+
+    monkeypatch.setattr(call, "remove_folder", slowly)
+    function = Function()
+    async with running_agent(function.serve, folder=tmp_path) as agent:
+        first, lease = begin(agent)
+        folder = tmp_path / "output" / first.request_id
+        await function.heads.get()
+        (folder / "left").write_text("by the first run")
+        function.responses.put_nowait(whole(b"500 Internal Server Error", b""))
+        await agent.answer(first, lease)
+        again = agent.gateway.expect(first.request_id)
+        lease = agent.lease(again.envelope(is_polled=True))
+        await asyncio.sleep(0)
+        may_go.set()
+        await function.heads.get()
+        assert list(folder.iterdir()) == []
+        function.responses.put_nowait(OK)
+        assert await agent.answer(again, lease) == (200, b"{}")
+        await until(lambda: not folder.exists())
+
+
+async def test_a_task_that_fails_in_an_unforeseen_way_fails_its_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unforeseen(folder: Path) -> list[Path]:
+        raise RecursionError(folder)
+
+    monkeypatch.setattr(call, "artifacts", unforeseen)
+    function = Function()
+    async with running_agent(function.serve, folder=tmp_path) as agent:
+        expected, lease = begin(agent)
+        function.responses.put_nowait(OK)
+        assert (await agent.answer(expected, lease))[0] == 500
 
 
 @pytest.mark.parametrize("window", [(), NO_WINDOW])

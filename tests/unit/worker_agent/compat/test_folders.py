@@ -7,10 +7,12 @@ import pytest
 from worker_agent.compat.folders import artifacts, make_folder, remove_folder
 
 
-def test_a_folder_is_made_with_its_parents_and_again(tmp_path: Path) -> None:
+def test_a_folder_is_made_with_its_parents_and_again_empty(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "b"
     make_folder(folder)
+    (folder / "left").write_text("by an agent that died")
     make_folder(folder)
+    assert list(folder.iterdir()) == []
     assert folder.stat().st_mode & 0o777 == 0o777
     remove_folder(tmp_path / "a")
     remove_folder(tmp_path / "a")
