@@ -61,9 +61,11 @@ class World:
             send_problem(request, client, error)
             return IGNORED
 
-    async def upload_url(self, max_bytes: int = 1_000_000) -> str:
+    async def upload_url(
+        self, max_bytes: int = 1_000_000, key: str = folder_of("acme") + ASSET
+    ) -> str:
         return await self.store.upload_url(
-            folder_of("acme") + ASSET,
+            key,
             NOW + 60,
             content_type="image/png",
             max_bytes=max_bytes,
@@ -208,6 +210,31 @@ async def test_the_account_s_bytes_bound_an_upload(world: World) -> None:
     await world.store.put_bytes(folder_of("acme") + "2", b"", content_type="text/plain")
     response = await world.client.put(url, content=b"1", headers=HEADERS)
     assert (response.status_code, response.json()["reason"]) == (400, "asset_quota")
+
+
+async def test_uploads_that_end_at_the_same_time_have_no_more_than_the_account_s_bytes(
+    world: World,
+) -> None:
+    world.assets = assets_in(world.store, account_bytes=10, account_assets=9)
+    arrived, everyone = list[str](), asyncio.Event()
+
+    async def room(key: str) -> int | None:
+        found = await world.assets.room(key)
+        arrived.append(key)
+        # All have been let in before the first one ends.
+        if len(arrived) == 4:
+            everyone.set()
+        await everyone.wait()
+        return found
+
+    world.endpoint = ObjectEndpoint(world.store, world.signer, room, lambda *response: None)
+    keys = [folder_of("acme") + str(number) for number in range(4)]
+    urls = [await world.upload_url(key=key) for key in keys]
+    responses = await asyncio.gather(
+        *(world.client.put(url, content=b"123456", headers=HEADERS) for url in urls)
+    )
+    assert sorted(response.status_code for response in responses) == [200, 413, 413, 413]
+    assert len(world.bodies) == 1
 
 
 async def test_a_client_that_leaves_while_it_uploads_leaves_nothing(world: World) -> None:
