@@ -30,7 +30,7 @@ from wire.ids import parse_uuid
 from worker_agent.attach.channel import ChannelLease
 from worker_agent.compat.archive import CONTENT_TYPE as ZIP
 from worker_agent.compat.archive import Archive
-from worker_agent.compat.folders import FileThreads, artifacts, make_folder, remove_folder
+from worker_agent.compat.folders import FileThreads, RequestFolders, artifacts, remove_folder
 from worker_agent.compat.polling import PolledClient, Polling
 from worker_agent.compat.progress import ProgressWatch
 from worker_agent.compat.rewriting import (
@@ -119,10 +119,10 @@ class Compat:
     ) -> None:
         self.platform_headers = platform_headers
         self.is_attachable = is_attachable
-        self.asset_dir = Path(platform_headers.asset_dir.decode())
-        self.response_dir = Path(platform_headers.large_output_dir.decode())
+        self.assets = RequestFolders(Path(platform_headers.asset_dir.decode()))
+        self.responses = RequestFolders(Path(platform_headers.large_output_dir.decode()))
         self.threads = FileThreads()
-        self.progress = ProgressWatch(self.response_dir, self.threads)
+        self.progress = ProgressWatch(self.responses.root, self.threads)
         self.transfers = Transfers(self.threads, max_asset_bytes)
         self._removals: dict[Path, asyncio.Task[None]] = {}
         self._ports: CompatPorts | None = None
@@ -145,21 +145,22 @@ class Compat:
             await asyncio.wait(set(self._removals.values()), timeout=_REMOVAL_S)
         await self.transfers.close()
         self.threads.close()
+        self.assets.close()
+        self.responses.close()
 
     def special(self, job: Job, request: Outgoing) -> Context[Job]:
         """Return the ports of a job with such a request."""
         call = CompatCall(self, job, request)
         return Context(call, call, call, self.platform_headers, self.ports.gate)
 
-    async def make_folder(self, folder: Path) -> None:
+    async def make_folder(self, folders: RequestFolders, request_id: str) -> None:
         """Make an empty folder. Raises `OSError`.
 
-        A call that is delivered again has the folders of its first run, which may be left from an
-        agent that died, or be on their way to be removed.
+        That of a call that is delivered again may be on its way to be removed.
         """
-        if (removal := self._removals.get(folder)) is not None:
+        if (removal := self._removals.get(folders.root / request_id)) is not None:
             await asyncio.wait({removal})
-        await self.threads.run(make_folder, folder)
+        await self.threads.run(folders.make, request_id)
 
     def remove(self, folders: list[Path]) -> None:
         """Remove folders, soon."""
@@ -223,7 +224,7 @@ class CompatCall:
         limit = job.envelope.max_direct_response_bytes
         self._limit = limit or MAX_DIRECT_RESPONSE_BYTES
         self._folders: list[Path] = []
-        self._response_folder = compat.response_dir / job.request_id
+        self._response_folder = compat.responses.root / job.request_id
         self._polling: Polling | None = None
         self._subscription: Subscription | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -273,17 +274,17 @@ class CompatCall:
         if self._mode is Mode.COMPAT:
             self._folders.append(self._response_folder)
             try:
-                await compat.make_folder(self._response_folder)
+                await compat.make_folder(compat.responses, request_id)
             except OSError as error:
                 self._cannot("prepare", PREPARATION.detail, error)
                 job.failed(PREPARATION)
                 return
             compat.progress.add(job.request_id, self._progressed)
         if job.envelope.assets:
-            folder = compat.asset_dir / request_id
+            folder = compat.assets.root / request_id
             self._folders.append(folder)
             try:
-                await compat.make_folder(folder)
+                await compat.make_folder(compat.assets, request_id)
                 await compat.transfers.fetch(job.envelope.assets, folder)
             except (OSError, TransferError) as error:
                 self._cannot("fetch the assets", ASSETS.detail, error)
@@ -480,7 +481,7 @@ class CompatCall:
         writer = self._writer
         return Archive(
             self._compat.threads,
-            self._compat.response_dir,
+            self._compat.responses.root,
             f"{self._job.request_id}.response",
             lambda: writer.pause_reading() if writer is not None and self._writer else None,
             lambda: writer.resume_reading() if writer is not None and self._writer else None,

@@ -4,19 +4,26 @@ A disk may be slow, and a network's disk may hang: nothing here runs in the loop
 """
 
 import asyncio
+import fcntl
 import os
 import shutil
 import stat
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, ParamSpec, TypeVar
+
+from wire.ids import parse_uuid
 
 _THREADS = 8
 _OPEN_TO_ALL = 0o777
 PROGRESS_NAME = "progress"
 _STEP = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+_LOCK_NAME = ".lock"
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -44,6 +51,48 @@ class FileThreads:
         """Begin nothing more."""
         if self._executor is not None:
             self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+class RequestFolders:
+    """The folders of requests below ``root``, of which each is named as its request.
+
+    Agents may share it. The first one to come removes what agents that died have left: each holds
+    a lock, which the kernel drops with the process.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._opening = threading.Lock()
+        self._lock: BinaryIO | None = None
+
+    def make(self, name: str) -> None:
+        """Make one for a request. Raises `OSError`."""
+        with self._opening:
+            if self._lock is None:
+                self._lock = self._open()
+        make_folder(self.root / name)
+
+    def close(self) -> None:
+        """Hold the lock no more."""
+        if self._lock is not None:
+            self._lock.close()
+
+    def _open(self) -> BinaryIO:
+        self.root.mkdir(parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        lock = open(os.open(self.root / _LOCK_NAME, flags), "rb")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            # Another agent lives, or this file system has no locks: nothing is known of the rest.
+            pass
+        else:
+            for path in self.root.iterdir():
+                if parse_uuid(path.name.encode(errors="replace")) == path.name:
+                    remove_folder(path)
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        return lock
 
 
 def make_folder(folder: Path) -> None:
