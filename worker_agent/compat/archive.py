@@ -57,11 +57,13 @@ class ZipFileWriter:
         self._zip.close()
 
     def close(self) -> None:
-        """Let it go."""
+        """Let it go, also if the disk is full: then there is room for what closing still writes."""
         with suppress(OSError, ValueError):
+            os.ftruncate(self.file.fileno(), 0)
             self._body.close()
             self._zip.close()
-        self.file.close()
+        with suppress(OSError):
+            self.file.close()
 
 
 def _entry_of(name: str, file: BinaryIO) -> zipfile.ZipInfo:
