@@ -8,6 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from urllib.parse import quote
 from weakref import WeakValueDictionary
 
@@ -60,17 +61,22 @@ class ObjectEndpoint:
         transfer: _Transfer
         if request.method == b"PUT":
             upload = _ReceivedBody(client)
-            transfer, work = upload, self._receive(request, upload, response)
+            transfer, work = upload, partial(self._receive, request, upload, response)
         else:
             transfer = _Transfer()
-            work = self._send(request, transfer, response)
+            work = partial(self._send, request, transfer, response)
         self._transfers += 1
-        transfer.task = spawn(self._run(work, response), "objects.transfer")
+        task = transfer.task = spawn(self._run(work, response), "objects.transfer")
+        # Not in the task: a client that leaves at once cancels it before it has begun.
+        task.add_done_callback(self._ended)
         return transfer
 
-    async def _run(self, work: Awaitable[None], response: "_Response") -> None:
+    def _ended(self, _task: asyncio.Task[None]) -> None:
+        self._transfers -= 1
+
+    async def _run(self, work: Callable[[], Awaitable[None]], response: "_Response") -> None:
         try:
-            await work
+            await work()
         except ObjectNotFound:
             response.fail(NotFound("The object is not there"))
         except GatewayError as error:
@@ -81,8 +87,6 @@ class ObjectEndpoint:
         except Exception:
             response.fail(GatewayError())
             raise
-        finally:
-            self._transfers -= 1
 
     async def _send(self, request: Request, transfer: "_Transfer", response: "_Response") -> None:
         permitted = await self._signer.check_download(request.target)

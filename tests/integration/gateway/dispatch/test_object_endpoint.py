@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.dispatch.object_endpoint import ObjectEndpoint
+from gateway.dispatch.object_endpoint import MAX_TRANSFERS, ObjectEndpoint
 from gateway.dispatch.responses import send_problem
 from gateway.domain.cors import OPEN
 from gateway.errors import GatewayError
@@ -248,6 +248,20 @@ async def test_a_client_that_leaves_while_it_uploads_leaves_nothing(world: World
     writer.transport.abort()
     await until(lambda: world.bodies == [])
     assert world.statuses == []
+
+
+async def test_a_client_that_leaves_at_once_takes_no_place(world: World) -> None:
+    """Also if it does so before the transfer has begun: its body is malformed from the start."""
+    url = httpx.URL(world.address)
+    request = b"GET /v2/objects/x HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+    body = b"11170\r\n%b\r\nno size\r\n" % bytes(70_000)
+    for _ in range(MAX_TRANSFERS):
+        reader, writer = await asyncio.open_connection(url.host, url.port)
+        writer.write(request + body)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 400 ")
+        writer.close()
+    response = await world.client.get(f"{world.address}/v2/objects/x")
+    assert (response.status_code, response.json()["reason"]) == (403, "signature_invalid")
 
 
 async def test_a_slow_reader_gets_all_of_it(world: World) -> None:
