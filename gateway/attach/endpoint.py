@@ -165,8 +165,8 @@ class AttachEndpoint:
         decision = RunDecision.NEVER
         if (
             invocation is not None
-            and invocation.response_token
-            and is_authorized(headers.get(AUTHORIZATION, b""), invocation.response_token)
+            and invocation.run_token
+            and is_authorized(headers.get(AUTHORIZATION, b""), invocation.run_token)
             and deliveries.isdigit()
             and len(deliveries) <= _MAX_DELIVERY_DIGITS
         ):

@@ -42,7 +42,7 @@ from gateway.requests.poll_exchanges import watch
 from gateway.requests.prefer import Terms
 from gateway.requests.repeated_stored import RepeatedFromStore
 from gateway.requests.repetition import PageWriter, Repetition, forwarded_request, repetition_of
-from gateway.requests.stored_exchange import HasLived
+from gateway.requests.stored_exchange import HasLived, is_silent
 from gateway.routing.admission import Caller
 from gateway.routing.call_head import CallHead
 from gateway.routing.cross_origin import PageAccess
@@ -271,7 +271,8 @@ class KeyedCalls:
             client if asked.access is None else PageWriter(client, asked.access),
             process_of(asked.first_id),
             max(asked.poll_s, asked.terms.wait_s),
-            lambda: self._serve_stored(asked, request, client, self._forwarder.has_lived),
+            lambda: self._serve_stored(asked, request, client, _never),
+            lambda: self._serve_stored(asked, request, client, is_silent),
         )
 
     def serve_forwarded(self, request: Request, client: ResponseWriter) -> RequestStream:

@@ -242,6 +242,11 @@ class Invocation:
         return f"<Invocation {self.request_id} {self.state.name}{outcome}>"
 
     @property
+    def run_token(self) -> str:
+        """The token with which workers ask whether to run it."""
+        return self.response_token
+
+    @property
     def is_grpc(self) -> bool:
         """Whether the client speaks gRPC."""
         return self._upload.flows

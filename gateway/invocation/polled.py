@@ -83,6 +83,7 @@ class PolledInvocation(Invocation):
         "_poll_head",
         "_polls",
         "_quick",
+        "_run_token",
         "_ticket_ns",
         "_viewer",
         "_was_asked",
@@ -110,6 +111,12 @@ class PolledInvocation(Invocation):
         self._polls = self._quick = 0
         self._asked_at = self._look_at = 0.0
         self._was_asked = False
+        self._run_token = ""
+
+    @property
+    def run_token(self) -> str:
+        """The token of its envelope in the queue: each question to a worker has another one."""
+        return self._run_token or self.response_token
 
     # The envelope
 
@@ -317,6 +324,8 @@ class PolledInvocation(Invocation):
     def _ask(self, now: float) -> None:
         """Ask the worker for the response."""
         context = self._context
+        if not self._polls:
+            self._run_token = self.response_token
         self._polls += 1
         self._was_asked = True
         self._asked_at = now

@@ -26,7 +26,7 @@ from gateway.requests.events import EventsExchange, WatchedPositions
 from gateway.requests.exchanges import REQUESTS_PATH, ResponseExchange
 from gateway.requests.forwarding import Forwarder
 from gateway.requests.stored import Shown
-from gateway.requests.stored_exchange import HasLived, StoredExchange
+from gateway.requests.stored_exchange import HasLived, StoredExchange, is_silent
 from gateway.requests.views import view_body, view_of
 from gateway.routing.admission import Authenticate
 from gateway.routing.call_head import TOKEN_PARAMETER, plain_head, poll_seconds, take_token
@@ -127,6 +127,7 @@ class RequestsEndpoint:
             process,
             asked.window_s,
             lambda: self._serve_stored(asked, client, self._has_lived),
+            lambda: self._serve_stored(asked, client, is_silent),
         )
 
     def serve_forwarded(self, request: Request, client: ResponseWriter) -> RequestStream:

@@ -17,6 +17,7 @@ _OF_ENVELOPE = frozenset(
         CONTENT_TYPE,
         NVCF_INPUT_ASSET_REFERENCES,
         b"accept",
+        b"accept-encoding",
         b"content-digest",
         b"content-encoding",
         b"content-md5",
@@ -102,6 +103,8 @@ def inner_request(request: Request, inner: ExecRequest) -> Request:
     called.headers = [header for header in request.headers if header[0] not in _OF_ENVELOPE]
     called.headers += [
         (b"accept", _JSON),
+        # A compressed body is no text for the envelope of the response.
+        (b"accept-encoding", b"identity"),
         (CONTENT_TYPE, _JSON),
         (CONTENT_LENGTH, b"%d" % len(inner.body)),
     ]

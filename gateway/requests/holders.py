@@ -3,8 +3,7 @@
 A request id contains the number of the process that made it (`wire.ids`). Any other process asks
 that process on ``nvcf.holder.<region>.<process in hex>``, and keeps what it says until it does not
 respond any more. A process notes in the store that it has lived, so that a call which died with
-its holder can be told from one that never was. It is lost only if nobody listens there any more: a
-process that does not respond may be there.
+its holder can be told from one that never was.
 """
 
 import asyncio
@@ -18,11 +17,10 @@ from urllib.parse import urlsplit
 import orjson
 
 from gateway.errors import StoreUnavailable
-from gateway.requests.errors import HolderSilent
 from gateway.store.names import META
 from gateway.store.records import Store
 from http1.client.pool import Connect, Pool
-from queueing.interface import Bus, NoResponder, QueueUnavailable, Subscription
+from queueing.interface import Bus, NoResponder, Subscription
 from runtime.events import emit
 from runtime.tasks import spawn
 from wire.subjects import holder_subject
@@ -55,7 +53,6 @@ class Holders:
         self._region = region
         self._uri = ""
         self._known: OrderedDict[int, Holder] = OrderedDict()
-        self._silent: OrderedDict[int, None] = OrderedDict()
         self._subscription: Subscription | None = None
         self._noting: asyncio.Task[None] | None = None
         self.process = process
@@ -86,17 +83,17 @@ class Holders:
         return holder
 
     async def ask(self, process: int) -> Holder | None:
-        """Return a process, `None` if it is not there, or does not respond (`has_lived`)."""
+        """Return a process, `None` if there is none with this number.
+
+        Raises `queueing.interface.QueueUnavailable` if that is not known: it does not respond, or
+        the broker does not.
+        """
         try:
             reply = await self._bus.request(holder_subject(self._region, process).encode(), b"?")
             uri, secret = orjson.loads(reply)
-        except NoResponder:
-            self._silent.pop(process, None)
+        except (NoResponder, ValueError):
+            self.forget(process)
             return None
-        except (QueueUnavailable, ValueError):
-            self.was_silent(process)
-            return None
-        self._silent.pop(process, None)
         parts = urlsplit(uri)
         if parts.hostname is None or parts.port is None:
             return None
@@ -126,24 +123,13 @@ class Holders:
         if holder is not None:
             holder.pool.resize(1)
 
-    def was_silent(self, process: int) -> None:
-        """The process does not respond, or cannot be reached: it may be there all the same."""
-        self._silent[process] = None
-        if len(self._silent) > _MAX_KNOWN:
-            self._silent.popitem(last=False)
-
     def tick(self) -> None:
         """Close connections that idle for too long, and those to machines that are gone."""
         for holder in self._known.values():
             holder.pool.sweep()
 
     async def has_lived(self, process: int) -> bool:
-        """Return whether there ever was a process with this number.
-
-        Raises `HolderSilent` if it was asked and may be there still, and `StoreUnavailable`.
-        """
-        if process in self._silent:
-            raise HolderSilent
+        """Return whether there ever was a process with this number. Raises `StoreUnavailable`."""
         return await self._store.get_raw(META, _note_name(process)) is not None
 
     async def _note(self) -> None:

@@ -14,7 +14,7 @@ from gateway.requests.exec_writer import PolledForm
 from gateway.requests.forwarding import Forwarder
 from gateway.requests.nvcf_paths import PolledPath
 from gateway.requests.poll_exchanges import PollExchange, watch
-from gateway.requests.stored_exchange import HasLived, StoredExchange
+from gateway.requests.stored_exchange import HasLived, StoredExchange, is_silent
 from http1.stream import Request, RequestStream, ResponseWriter
 from wire.ids import process_of
 
@@ -70,6 +70,7 @@ class Polls:
             process,
             poll.window_s,
             lambda: self._serve_stored(poll, client, self._has_lived),
+            lambda: self._serve_stored(poll, client, is_silent),
         )
 
     def _serve_here(self, call: DetachedCall, poll: Poll, client: ResponseWriter) -> RequestStream:

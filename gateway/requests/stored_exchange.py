@@ -8,7 +8,7 @@ import orjson
 
 from gateway.errors import GatewayError
 from gateway.requests.asked import EVENT_STREAM, JSON, Asked
-from gateway.requests.errors import HolderLost, RequestNotFound
+from gateway.requests.errors import HolderLost, HolderSilent, RequestNotFound
 from gateway.requests.event_ids import EventSearch
 from gateway.requests.events import final_events
 from gateway.requests.exchanges import is_event_stream
@@ -25,6 +25,11 @@ HasLived = Callable[[int], Awaitable[bool]]
 Raises `gateway.requests.errors.HolderSilent` if it may still be there."""
 Complete = Callable[[dict[str, object]], Awaitable[dict[str, object]]]
 """Returns the view of a call with what became of its webhook."""
+
+
+async def is_silent(process: int) -> bool:  # noqa: ARG001 - a `HasLived`
+    """Raise `HolderSilent`: it is not known whether the process lives."""
+    raise HolderSilent
 
 
 class StoredExchange(NullRequestStream):

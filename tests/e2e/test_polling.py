@@ -216,6 +216,20 @@ async def test_a_worker_that_takes_no_question_is_504(world: World, worker: Poll
     lease.ack()
 
 
+async def test_a_request_that_is_delivered_again_after_a_202_has_lost_its_worker(
+    world: World, worker: PollingWorker
+) -> None:
+    call = world.call()
+    lease, envelope = await worker.take()
+    await worker.respond(envelope, 202)
+    await worker.polled()
+    # Another worker has it, and asks as that envelope says.
+    assert await worker.may_run(envelope, deliveries=2) == 410
+    response = await call
+    assert (response.status_code, response.json()["reason"]) == (502, "worker_lost")
+    lease.ack()
+
+
 async def test_events_come_as_they_are_sent_and_have_no_window(
     world: World, worker: PollingWorker
 ) -> None:

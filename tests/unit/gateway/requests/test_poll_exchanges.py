@@ -101,6 +101,17 @@ def pending() -> Polled:
     return polled
 
 
+def test_a_process_that_stood_still_waits_for_a_poll_before_it_cancels() -> None:
+    polled = pending()
+    now = polled.windows.clock() + 14.0 + 60.0
+    polled.windows.clock = lambda: now
+    assert polled.windows.end() == 14.0
+    assert not polled.call.is_over
+    now += MIN_PATIENCE_S
+    assert polled.windows.end() == MIN_PATIENCE_S
+    assert polled.call.state == CANCELLED
+
+
 def test_the_first_window_begins_when_the_request_is_complete_and_ends_with_the_head() -> None:
     polled = Polled()
     assert polled.windows.windows == {}
