@@ -105,10 +105,10 @@ async def test_a_lease_that_was_given_back_is_no_run_of_a_call_that_is_broken_of
     async with gateway.client() as client:
         version = stack.demo.version_id
         async with worker(stack.nats.url, version, region="local") as work:
-            call = start(client.post("/slow?seconds=0.5"))
+            call = start(client.post("/slow?seconds=1"))
             (lease,) = await work.has(1)
             lease.nak()
-        stack.agent()
+        stack.starting_agent()
         await running_at_inference(stack, 1)
         await stack.inference.restart()
         assert (await call).status_code == 200
