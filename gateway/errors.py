@@ -242,14 +242,17 @@ class WorkerSilent(PlatformFault):
 
 
 class OutcomeUnknown(PlatformFault):
-    """The process that held the first call with this Idempotency-Key is lost."""
+    """Nobody knows the response of the first call with this Idempotency-Key.
+
+    Its process is lost, or its client left with half a request, or the response was deleted.
+    """
 
     status = 502
     kind = "outcome-unknown"
     reason = "outcome_unknown"
     summary = (
-        "The gateway process that held the call with this Idempotency-Key is lost: the call may "
-        "have run, and is not run again; send a new key to run it once more"
+        "The first call with this Idempotency-Key may have run, and its response is not known; it "
+        "is not run again: send a new key to run it once more"
     )
     always = (NO_RETRY,)
 

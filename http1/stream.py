@@ -139,6 +139,20 @@ class KnownHead:
         request.known = self
         return request
 
+    def request_for(self, method: bytes, target: bytes, now: float, peer: Peer) -> Request:
+        """Return a request with the same header lines below another request line."""
+        return Request(
+            method,
+            target,
+            self._authority,
+            self._headers,
+            self._body_bytes,
+            now,
+            self._host,
+            peer,
+            self._values,
+        )
+
 
 # Server side
 

@@ -1,6 +1,7 @@
 """Makes connections for tasks: TCP, a proxy's tunnel, TLS, and the server's SETTINGS."""
 
 import asyncio
+import socket
 import ssl
 
 import httpx
@@ -34,9 +35,9 @@ class AsyncDialer:
         try:
             async with asyncio.timeout_at(deadline):
                 if self._proxy is None:
-                    await self._connect(connection, origin)
+                    await self._connect(connection, origin, deadline)
                 else:
-                    await self._connect_through(self._proxy, connection, origin)
+                    await self._connect_through(self._proxy, connection, origin, deadline)
                 await connection.wait_started()
         except TimeoutError:
             connection.abort()
@@ -49,15 +50,17 @@ class AsyncDialer:
             raise
         return connection
 
-    async def _connect(self, connection: AsyncConnection, origin: Origin) -> None:
+    async def _connect(
+        self, connection: AsyncConnection, origin: Origin, deadline: float | None
+    ) -> None:
         loop = asyncio.get_running_loop()
+        connected = await _reach(origin, deadline)
         if not origin.is_secure:
-            await loop.create_connection(lambda: connection, origin.host, origin.port)
+            await loop.create_connection(lambda: connection, sock=connected)
             return
         transport, _ = await loop.create_connection(
             lambda: connection,
-            origin.host,
-            origin.port,
+            sock=connected,
             ssl=self._context,
             server_hostname=origin.host,
             ssl_shutdown_timeout=_TLS_END_S,
@@ -65,11 +68,15 @@ class AsyncDialer:
         _check_protocol(transport)
 
     async def _connect_through(
-        self, proxy: httpx.Proxy, connection: AsyncConnection, origin: Origin
+        self,
+        proxy: httpx.Proxy,
+        connection: AsyncConnection,
+        origin: Origin,
+        deadline: float | None,
     ) -> None:
         loop = asyncio.get_running_loop()
-        hop = Origin.of(proxy.url)
-        transport, tunnel = await loop.create_connection(_Tunnel, hop.host, hop.port)
+        connected = await _reach(Origin.of(proxy.url), deadline)
+        transport, tunnel = await loop.create_connection(_Tunnel, sock=connected)
         try:
             transport.write(connect_request(origin, proxy))
             await tunnel.opened
@@ -97,6 +104,32 @@ class AsyncDialer:
         assert secured is not None
         connection.connection_made(secured)
         _check_protocol(secured)
+
+
+async def _reach(hop: Origin, deadline: float | None) -> socket.socket:
+    """Connect to one of the addresses: each has its part of the time, so that one may be dead."""
+    loop = asyncio.get_running_loop()
+    addresses = await loop.getaddrinfo(hop.host, hop.port, type=socket.SOCK_STREAM)
+    failure = OSError("the host has no address")
+    for number, (family, kind, protocol, _, address) in enumerate(addresses):
+        left = None if deadline is None else deadline - loop.time()
+        try:
+            connected = socket.socket(family, kind, protocol)
+        except OSError as error:
+            failure = error
+            continue
+        connected.setblocking(False)
+        try:
+            async with asyncio.timeout(None if left is None else left / (len(addresses) - number)):
+                await loop.sock_connect(connected, address)
+        except BaseException as error:
+            connected.close()
+            if not isinstance(error, OSError):
+                raise
+            failure = error
+        else:
+            return connected
+    raise failure
 
 
 class _Tunnel(asyncio.Protocol):

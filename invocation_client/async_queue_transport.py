@@ -1,16 +1,20 @@
 """`AsyncQueueTransport`: tells the queue position of calls of tasks while they wait."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
+from time import monotonic
+from typing import Any
 
 import httpx
 
+from invocation_client.connection import CLOSED
 from invocation_client.queue_updates import (
-    MAX_BREAKS,
+    CANCEL_S,
     OnUpdate,
     Waiting,
-    pause_s,
+    is_passing,
+    is_soon_sent,
     waiting_call,
     watched,
 )
@@ -27,17 +31,21 @@ class AsyncQueueTransport(httpx.AsyncBaseTransport):
     def __init__(self, transport: httpx.AsyncBaseTransport, on_update: OnUpdate) -> None:
         self._transport = transport
         self._on_update = on_update
+        self._is_closed = False
+        self._cancellings: set[asyncio.Task[None]] = set()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Call; return when the response head has come. Raises `httpx.TransportError`."""
-        accepted = await self._transport.handle_async_request(watched(request))
-        waiting = waiting_call(request, accepted)
+        accepted = await self._send(request)
+        waiting = waiting_call(request, accepted, monotonic())
         if waiting is None:
             return accepted
         try:
             await accepted.aread()
             await self._follow(waiting)
-            response = await self._transport.handle_async_request(waiting.response())
+            response = await self._fetch(waiting)
+            if response.is_error and not waiting.has_begun:
+                await self._cancel(waiting)  # this may be of a proxy, and the call goes on
         except BaseException:
             await self._cancel(waiting)
             raise
@@ -49,37 +57,103 @@ class AsyncQueueTransport(httpx.AsyncBaseTransport):
         )
 
     async def aclose(self) -> None:
-        """Close the wrapped transport."""
-        await self._transport.aclose()
+        """Close the wrapped transport; calls that wait raise `httpx.ReadError`."""
+        self._is_closed = True
+        try:
+            if self._cancellings:
+                await asyncio.wait(self._cancellings)
+        finally:
+            await self._transport.aclose()
+
+    async def _send(self, call: httpx.Request) -> httpx.Response:
+        if not is_soon_sent(call):
+            return await self._transport.handle_async_request(watched(call))
+        # Held by this frame, and then by `_give_up`: `aclose` does not wait for calls.
+        sending = asyncio.create_task(  # noqa: TID251
+            self._transport.handle_async_request(watched(call))
+        )
+        try:
+            return await asyncio.shield(sending)
+        except asyncio.CancelledError:
+            await self._finish(self._give_up(call, sending))
+            raise
+
+    async def _give_up(self, call: httpx.Request, sending: "asyncio.Task[httpx.Response]") -> None:
+        """Cancel a call that is being sent."""
+        with suppress(TimeoutError, httpx.TransportError):
+            async with asyncio.timeout(CANCEL_S):
+                accepted = await sending
+            await accepted.aclose()
+            waiting = waiting_call(call, accepted, monotonic())
+            if waiting is not None:
+                await self._send_cancel(waiting)
+
+    async def _finish(self, work: Coroutine[Any, Any, None]) -> None:
+        """Wait for the end of ``work``; without that, `aclose` does.
+
+        A task can be cancelled again while it cancels its call, and in a cancelled scope of anyio
+        it can wait for nothing.
+        """
+        task = asyncio.create_task(work)  # noqa: TID251
+        self._cancellings.add(task)
+        task.add_done_callback(self._cancellings.discard)
+        await asyncio.shield(task)
 
     async def _follow(self, waiting: Waiting) -> None:
-        """Return when the response has begun; come again if the events break off."""
-        breaks = 0
+        """Return when there is a response; come again if the events break off."""
         while True:
             try:
-                response = await self._transport.handle_async_request(waiting.events())
-                try:
-                    if not response.is_success or response.status_code == httpx.codes.NO_CONTENT:
-                        # There is a response, or a problem, in its place.
-                        return
-                    async for line in response.aiter_lines():
-                        update, has_begun = waiting.reader.read(line)
-                        if update is not None:
-                            breaks = 0
-                            self._on_update(update)
-                        if has_begun:
-                            return
-                finally:
-                    await response.aclose()
+                if await self._read_events(waiting):
+                    return
+                broken: httpx.TransportError | None = None
+            except httpx.TransportError as error:
+                broken = error
+            if not await self._pause(waiting):
+                if broken is not None:
+                    raise broken
+                return
+
+    async def _read_events(self, waiting: Waiting) -> bool:
+        """Return whether the response, or the problem in its place, can be fetched."""
+        response = await self._transport.handle_async_request(waiting.events())
+        try:
+            if response.status_code != httpx.codes.OK:
+                return not is_passing(response.status_code)
+            waiting.begin_events(monotonic())
+            async for line in response.aiter_lines():
+                update = waiting.read(line, monotonic())
+                if update is not None:
+                    self._on_update(update)
+                if waiting.has_begun:
+                    return True
+        finally:
+            await response.aclose()
+        return False
+
+    async def _fetch(self, waiting: Waiting) -> httpx.Response:
+        while True:
+            try:
+                return await self._transport.handle_async_request(waiting.response())
+            except httpx.ReadTimeout:
+                raise
             except httpx.TransportError:
-                if breaks >= MAX_BREAKS:
+                if not await self._pause(waiting):
                     raise
-            breaks += 1
-            if breaks > MAX_BREAKS:
-                raise httpx.RemoteProtocolError("the events of the call break off")
-            await asyncio.sleep(pause_s(breaks))
+
+    async def _pause(self, waiting: Waiting) -> bool:
+        """Wait before something is asked for again; return whether it may be."""
+        if self._is_closed:
+            raise CLOSED.exception()
+        pause_s = waiting.broken(monotonic())
+        if pause_s is None:
+            return False
+        await asyncio.sleep(pause_s)
+        return True
 
     async def _cancel(self, waiting: Waiting) -> None:
+        await self._finish(self._send_cancel(waiting))
+
+    async def _send_cancel(self, waiting: Waiting) -> None:
         with suppress(httpx.TransportError):
             response = await self._transport.handle_async_request(waiting.cancel())
             await response.aclose()

@@ -10,6 +10,7 @@ import httpx
 
 from invocation_client.async_connection import AsyncCall, AsyncConnection
 from invocation_client.async_dialing import AsyncDialer
+from invocation_client.connection import CLOSED
 from invocation_client.failures import CallFailed, Resends
 from invocation_client.options import TransportOptions, tls_context
 from invocation_client.origins import CallTimeouts, Origin
@@ -18,8 +19,9 @@ from invocation_client.tunnel import read_proxy
 
 
 class AsyncHttp2Transport(httpx.AsyncBaseTransport):
-    """HTTP/2 with PINGs, for `httpx.AsyncClient` on one asyncio loop; not for trio.
+    """HTTP/2 with PINGs, for `httpx.AsyncClient` on one asyncio loop at a time; not for trio.
 
+    On the next loop it begins with new connections. Raises `RuntimeError` while another one runs.
     Everything else is as in `Http2Transport`, options included.
     """
 
@@ -36,6 +38,7 @@ class AsyncHttp2Transport(httpx.AsyncBaseTransport):
         self._options = TransportOptions(ping_interval_s, ping_timeout_s, keepalive_expiry_s)
         self._dialer = AsyncDialer(tls_context(verify, cert), read_proxy(proxy))
         self._origins: dict[Origin, _AsyncOrigin] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request; return when the response head has come.
@@ -62,8 +65,9 @@ class AsyncHttp2Transport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         """Close all connections; calls that are open raise `httpx.ReadError`."""
-        for origin in list(self._origins.values()):
-            await origin.aclose()
+        if asyncio.get_running_loop() is self._loop:
+            for origin in list(self._origins.values()):
+                await origin.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -77,6 +81,11 @@ class AsyncHttp2Transport(httpx.AsyncBaseTransport):
         await self.aclose()
 
     def _connections_to(self, origin: Origin) -> "_AsyncOrigin":
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            if self._loop is not None and self._loop.is_running():
+                raise RuntimeError("the transport is in use on another event loop")
+            self._loop, self._origins = loop, {}
         found = self._origins.get(origin)
         if found is None:
             found = self._origins[origin] = _AsyncOrigin(origin, self._dialer, self._options)
@@ -92,10 +101,12 @@ class _AsyncOrigin:
         self._options = options
         self._dialing = asyncio.Lock()
         self._connections: tuple[AsyncConnection, ...] = ()
+        self._closings = 0
 
     async def open(self, fields: Fields, *, is_whole: bool, connect_s: float | None) -> AsyncCall:
         loop = asyncio.get_running_loop()
         deadline = None if connect_s is None else loop.time() + connect_s
+        closings = self._closings
         while True:
             for connection in self._connections:
                 if (call := connection.open(fields, is_whole=is_whole)) is not None:
@@ -106,8 +117,15 @@ class _AsyncOrigin:
             except TimeoutError:
                 text = f"no connection to {self._origin.authority} in time"
                 raise httpx.ConnectTimeout(text) from None
+            if self._closings != closings:
+                await self._close_connections()
+                raise CLOSED.exception()
 
     async def aclose(self) -> None:
+        self._closings += 1
+        await self._close_connections()
+
+    async def _close_connections(self) -> None:
         for connection in self._connections:
             await connection.aclose()
 

@@ -40,6 +40,7 @@ from invocation_client.request_head import Fields
 STREAM_WINDOW_BYTES = 1 << 20
 """How much of one response waits for its reader at most."""
 CANCELLED = CallFailure(httpx.ReadError, "the call was cancelled")
+CLOSED = CallFailure(httpx.ReadError, "the transport was closed")
 _CONNECTION_WINDOW_BYTES = 1 << 22
 _FIRST_WINDOW_BYTES = 65_535
 _MAX_HEADERS_BYTES = 65_536
@@ -228,7 +229,7 @@ class ConnectionCore:
 
     def close(self) -> None:
         """Close the connection; streams that are open fail."""
-        self._fail(CallFailure(httpx.ReadError, "the transport was closed"), ErrorCodes.NO_ERROR)
+        self._fail(CLOSED, ErrorCodes.NO_ERROR)
 
     # What the shell reports
 

@@ -19,7 +19,7 @@ class TransportOptions:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if value is not None and value <= 0:
+            if value is not None and not value > 0:  # nor is NaN
                 raise ValueError(f"{name} has to be above 0, not {value:g}")
 
     def new_core(self, now: float) -> ConnectionCore:

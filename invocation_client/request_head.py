@@ -48,7 +48,7 @@ def has_body(request: httpx.Request) -> bool:
 
 def _authority(request: httpx.Request) -> bytes:
     host: str = request.headers.get("host", "")
-    return host.encode("ascii") or request.url.netloc
+    return host.encode(request.headers.encoding) or request.url.netloc
 
 
 def _check(name: bytes, value: bytes) -> None:

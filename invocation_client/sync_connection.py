@@ -2,13 +2,15 @@
 
 Whoever changes something sends it, as far as the socket takes it without waiting; the reader thread
 sends the rest, keeps the time and closes the socket. All of it happens under one lock, so no two
-threads use the TLS object at a time.
+threads use the TLS object at a time. The garbage collector closes responses too, in any thread and
+between any two lines, so also where the lock is held: closing never waits for it.
 """
 
 import selectors
 import socket
 import ssl
 import threading
+from collections import deque
 from contextlib import suppress
 from time import monotonic
 
@@ -22,6 +24,8 @@ _READ_BYTES = 65_536
 _READS_PER_TURN = 16
 _MAX_UNSENT_BYTES = 262_144
 """A call that sends a body waits while more than this waits for the socket."""
+_LONGEST_SLEEP_S = 3600.0
+"""Selectors refuse to sleep for months."""
 _BLOCKED = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -35,6 +39,7 @@ class SyncConnection:
         self._lock = threading.Lock()
         self._started = threading.Condition(self._lock)
         self._calls: dict[CallStream, SyncCall] = {}
+        self._given_up: deque[SyncCall] = deque()
         self._unsent = bytearray()
         self._can_send = True
         self._sleeps_until: float | None = None
@@ -92,6 +97,13 @@ class SyncConnection:
             self._pump()
         self._thread.join()
 
+    def abandon(self) -> None:
+        """Leave the socket to the process from which this one was forked."""
+        self._is_over = True
+        self._core.lost("the process was forked")
+        for one in (self._socket, self._wake_receiver, self._wake_sender):
+            one.close()
+
     # For SyncCall
 
     def send_part(self, call: "SyncCall", data: memoryview, timeout_s: float | None) -> int:
@@ -124,11 +136,15 @@ class SyncConnection:
             return data
 
     def cancel(self, call: "SyncCall") -> None:
-        """Reset the stream if it is open, and forget the call."""
-        with self._lock:
-            self._core.cancel(call.stream, monotonic())
-            self._pump()
-            self._calls.pop(call.stream, None)
+        """Reset the stream if it is open, and forget the call: now, or soon in the reader."""
+        self._given_up.append(call)
+        if self._lock.acquire(blocking=False):
+            try:
+                self._pump()
+            finally:
+                self._lock.release()
+        else:
+            self._wake_reader()
 
     def _is_sendable(self, call: "SyncCall") -> bool:
         is_room = len(self._unsent) < _MAX_UNSENT_BYTES
@@ -138,16 +154,31 @@ class SyncConnection:
 
     def _pump(self) -> None:
         """Send what waits, wake who has news, and the reader thread if it slept for too long."""
+        given_up = self._take_given_up()
         self._send()
         for stream in self._core.changed:
             if (call := self._calls.get(stream)) is not None:
                 call.changed.notify_all()
         self._core.changed.clear()
+        for call in given_up:
+            self._calls.pop(call.stream, None)
         if self._core.phase is not ConnectionPhase.STARTING:
             self._started.notify_all()
         if threading.current_thread() is not self._thread and self._is_reader_late():
-            with suppress(BlockingIOError):  # then it has enough to wake up for
-                self._wake_sender.send(b"\0")
+            self._wake_reader()
+
+    def _take_given_up(self) -> list["SyncCall"]:
+        """Reset the streams of calls that are given up."""
+        taken = []
+        while self._given_up:
+            call = self._given_up.popleft()
+            self._core.cancel(call.stream, monotonic())
+            taken.append(call)
+        return taken
+
+    def _wake_reader(self) -> None:
+        with suppress(OSError):  # it has enough to wake up for, or it has ended
+            self._wake_sender.send(b"\0")
 
     def _is_reader_late(self) -> bool:
         if self._is_over:
@@ -206,7 +237,9 @@ class SyncConnection:
             events = selectors.EVENT_READ | (self._watches_writes and selectors.EVENT_WRITE)
             selector.modify(self._socket, events)
             self._sleeps_until = self._core.next_tick_at
-            return None if self._sleeps_until is None else max(0, self._sleeps_until - now)
+            if self._sleeps_until is None:
+                return None
+            return min(max(0, self._sleeps_until - now), _LONGEST_SLEEP_S)
 
     def _read(self) -> bool:
         """Read what has come; return whether there may be more."""

@@ -45,7 +45,7 @@ class SyncDialer:
 
     def _connect(self, origin: Origin, deadline: float | None) -> tuple[socket.socket, bytes]:
         hop = Origin.of(self._proxy.url) if self._proxy else origin
-        connected = socket.create_connection((hop.host, hop.port), _left_s(deadline))
+        connected = _reach(hop, deadline)
         try:
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             first = self._open_tunnel(connected, origin, deadline) if self._proxy else b""
@@ -79,6 +79,30 @@ class SyncDialer:
                 secured.close()
             raise OSError("the server does not offer HTTP/2 (ALPN)")
         return secured
+
+
+def _reach(hop: Origin, deadline: float | None) -> socket.socket:
+    """Connect to one of the addresses: each has its part of the time, so that one may be dead."""
+    addresses = socket.getaddrinfo(hop.host, hop.port, type=socket.SOCK_STREAM)
+    failure = OSError("the host has no address")
+    for number, (family, kind, protocol, _, address) in enumerate(addresses):
+        try:
+            left = _left_s(deadline)
+            connected = socket.socket(family, kind, protocol)
+        except OSError as error:
+            failure = error
+            continue
+        try:
+            connected.settimeout(None if left is None else left / (len(addresses) - number))
+            connected.connect(address)
+        except BaseException as error:
+            connected.close()
+            if not isinstance(error, OSError):
+                raise
+            failure = error
+        else:
+            return connected
+    raise failure
 
 
 def _left_s(deadline: float | None) -> float | None:

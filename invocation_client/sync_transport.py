@@ -1,5 +1,6 @@
 """`Http2Transport`: an httpx transport for threads."""
 
+import os
 import ssl
 import threading
 from collections.abc import Iterator
@@ -7,10 +8,12 @@ from contextlib import contextmanager
 from time import monotonic
 from types import TracebackType
 from typing import Self
+from weakref import WeakSet
 
 import httpx
 
 from invocation_client.cancellation import present
+from invocation_client.connection import CLOSED
 from invocation_client.failures import CallFailed, Resends
 from invocation_client.options import TransportOptions, tls_context
 from invocation_client.origins import CallTimeouts, Origin
@@ -49,6 +52,7 @@ class Http2Transport(httpx.BaseTransport):
         self._dialer = SyncDialer(tls_context(verify, cert), read_proxy(proxy))
         self._lock = threading.Lock()
         self._origins: dict[Origin, _SyncOrigin] = {}
+        _all_transports.add(self)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request; return when the response head has come.
@@ -96,6 +100,16 @@ class Http2Transport(httpx.BaseTransport):
     ) -> None:
         self.close()
 
+    def forget_connections(self) -> None:
+        """Leave all connections to the process from which this one was forked.
+
+        Their reader threads are only there, and so may be who has a lock.
+        """
+        origins, self._origins = self._origins, {}
+        self._lock = threading.Lock()
+        for origin in origins.values():
+            origin.abandon()
+
     def _connections_to(self, origin: Origin) -> "_SyncOrigin":
         with self._lock:
             found = self._origins.get(origin)
@@ -113,9 +127,11 @@ class _SyncOrigin:
         self._options = options
         self._dialing = threading.Lock()
         self._connections: tuple[SyncConnection, ...] = ()
+        self._closings = 0
 
     def open(self, fields: Fields, *, is_whole: bool, connect_s: float | None) -> SyncCall:
         deadline = None if connect_s is None else monotonic() + connect_s
+        closings = self._closings
         while True:
             for connection in self._connections:
                 if (call := connection.open(fields, is_whole=is_whole)) is not None:
@@ -126,8 +142,19 @@ class _SyncOrigin:
                     core = self._options.new_core(monotonic())
                     usable = (*usable, self._dialer.dial(self._origin, core, deadline))
                 self._connections = usable
+            if self._closings != closings:
+                self._close_connections()
+                raise CLOSED.exception()
 
     def close(self) -> None:
+        self._closings += 1
+        self._close_connections()
+
+    def abandon(self) -> None:
+        for connection in self._connections:
+            connection.abandon()
+
+    def _close_connections(self) -> None:
         for connection in self._connections:
             connection.close()
 
@@ -178,3 +205,14 @@ class _SyncBody(httpx.SyncByteStream):
 
     def close(self) -> None:
         self._call.cancel()
+
+
+_all_transports: WeakSet[Http2Transport] = WeakSet()
+
+
+def _forget_all_connections() -> None:
+    for transport in _all_transports:
+        transport.forget_connections()
+
+
+os.register_at_fork(after_in_child=_forget_all_connections)

@@ -2,10 +2,11 @@
 
 ``--waiting``: memory of the gateway for each call that waits in the queue while nobody holds a
 connection for it. ``--cpu``: CPU of gateway and worker agent for a detached call, accepted, run,
-stored and fetched, compared with the same call attached, in alternating rounds. ``--large``: memory
-of every program for one long response, as it is and as the zip that NVCF's routes make of it.
-``--restart``: so many calls wait in two gateways, then each gateway and each worker is replaced,
-and every response is fetched from the new gateways.
+stored and fetched, compared with the same call attached, in alternating rounds. ``--idle``: CPU of
+the gateway while so many polls wait for calls that wait themselves, and without them.
+``--large``: memory of every program for one long response, as it is and as the zip that NVCF's
+routes make of it. ``--restart``: so many calls wait in two gateways, then each gateway and each
+worker is replaced, and every response is fetched from the new gateways.
 """
 
 import argparse
@@ -31,11 +32,15 @@ MAX_WAITING_BYTES = 4096
 MAX_RATIO = 1.6
 MAX_LARGE_MIB = 64
 _length = re.compile(rb"(?i)content-length: (\d+)")
+_request_id = re.compile(rb"(?i)\r\nnvcf-reqid: ([^\r]+)")
 _location = re.compile(rb"(?i)\r\nlocation: ([^\r]+)")
 _BODY = json.dumps({"prompt": "x" * 200}).encode()
 _ROUND_CALLS = 2000
 _CLIENTS = 8
 _SETTLE_S = 1.0
+_IDLE_S = 20.0
+_MAX_IDLE_US = 10.0
+"""Of CPU for each poll and second: what the machine's noise is at most."""
 
 
 class Connection:
@@ -49,19 +54,31 @@ class Connection:
 
     def call(self, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, str]:
         """Return the status and the location of the response."""
+        self.send(method, path, body, **headers)
+        found = self.received()
+        location = _location.search(found)
+        return int(found[9:12]), location[1].decode() if location else ""
+
+    def send(self, method: str, path: str, body: bytes = b"", **headers: str) -> None:
+        """Make a call, and do not wait for its response."""
         own = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         head = f"{method} {path} HTTP/1.1\r\n{self._lines}{own}content-length: {len(body)}\r\n\r\n"
         self._socket.sendall(head.encode() + body)
+
+    def received(self) -> bytes:
+        """Read one response; return its head."""
         data = b""
         while b"\r\n\r\n" not in data:
             data += self._socket.recv(65536)
-        head_bytes, _, rest = data.partition(b"\r\n\r\n")
-        length = _length.search(head_bytes)
+        head, _, rest = data.partition(b"\r\n\r\n")
+        length = _length.search(head)
         left = int(length[1]) - len(rest) if length else 0
         while left > 0:
             left -= len(self._socket.recv(65536))
-        location = _location.search(head_bytes)
-        return int(head_bytes[9:12]), location[1].decode() if location else ""
+        return head
+
+    def close(self) -> None:
+        self._socket.close()
 
 
 def rss_bytes(gateway: Gateway) -> int:
@@ -133,6 +150,44 @@ def measure_cpu(gateway: Gateway, agent_pid: int, rounds: int) -> bool:
         f" {ratio:.2f} times (at most {MAX_RATIO})"
     )
     return ratio <= MAX_RATIO
+
+
+def measure_idle(gateway: Gateway, polls: int) -> bool:
+    """Print the CPU of so many polls that wait; return whether there is none beside the noise."""
+
+    def used_s() -> float:
+        before = cpu_s(gateway.program.pid)
+        time.sleep(_IDLE_S)
+        return cpu_s(gateway.program.pid) - before
+
+    path = f"/v2/nvcf/pexec/functions/{gateway.headers['function-id']}"
+    connections = [Connection(gateway) for _ in range(polls)]
+    for connection in connections:
+        connection.send("POST", path, _BODY, **{"nvcf-poll-seconds": "1"})
+    ids = []
+    for connection in connections:
+        found = _request_id.search(connection.received())
+        assert found is not None
+        ids.append(found[1].decode())
+    figures: dict[str, list[float]] = {"without": [], "with": []}
+    for _ in range(3):
+        time.sleep(_SETTLE_S)
+        figures["without"].append(used_s())
+        waiting = [Connection(gateway) for _ in range(polls)]
+        for connection, request_id in zip(waiting, ids, strict=True):
+            status_path = f"/v2/nvcf/pexec/status/{request_id}"
+            connection.send("GET", status_path, **{"nvcf-poll-seconds": "300"})
+        time.sleep(_SETTLE_S)
+        figures["with"].append(used_s())
+        for connection in waiting:
+            connection.close()
+    without_s, with_s = (statistics.median(values) for values in figures.values())
+    each_us = (with_s - without_s) / _IDLE_S / polls * 1e6
+    print(
+        f"{_IDLE_S:.0f} s of {polls} calls: {without_s:.2f} s of CPU, with a poll that waits for"
+        f" each {with_s:.2f} s: {each_us:.1f} µs a poll and second (at most {_MAX_IDLE_US:.0f})"
+    )
+    return each_us <= _MAX_IDLE_US
 
 
 def measure_large(gateway: Gateway, body_bytes: int) -> bool:
@@ -209,6 +264,7 @@ async def main() -> int:
     parser.add_argument("--large", type=int, default=0, metavar="BYTES")
     parser.add_argument("--restart", type=int, default=0, metavar="CALLS")
     parser.add_argument("--cpu", action="store_true")
+    parser.add_argument("--idle", type=int, default=0, metavar="POLLS")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     is_good = True
@@ -221,6 +277,8 @@ async def main() -> int:
             gateway = await asyncio.to_thread(stack.gateway, OBJECTS__FOLDER=f"{folder}/objects")
             if options.waiting:
                 is_good &= await asyncio.to_thread(measure_waiting, gateway, options.waiting)
+            if options.idle:
+                is_good &= await asyncio.to_thread(measure_idle, gateway, options.idle)
             if options.cpu or options.large:
                 agent = await asyncio.to_thread(stack.agent)
             if options.large:

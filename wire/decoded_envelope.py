@@ -5,9 +5,11 @@ from typing import NamedTuple
 from google.protobuf.message import DecodeError
 
 from wire.envelope import EnvelopeError
+from wire.headers import ONCE
 from wire.nvcf_pb2 import WorkerInvokeFunctionRequest
 
 _NS = 1_000_000_000
+_ONCE = [ONCE]
 
 
 class InputAssetReference(NamedTuple):
@@ -23,12 +25,14 @@ class EnvelopeHead:
 
     ``prepared`` is what its reader keeps for the next envelope with this head. An empty ``method``
     means that the whole request, head included, comes through GET attach
-    (`docs/wire.md` §5.2).
+    (`docs/wire.md` §5.2). ``is_run_once``: the gateway is asked at each delivery, because it
+    permits one run in all.
     """
 
     __slots__ = (
         "assets",
         "headers",
+        "is_run_once",
         "max_direct_response_bytes",
         "method",
         "nca_id",
@@ -48,6 +52,7 @@ class EnvelopeHead:
         ]
         if message.opaqueHeaderValues:
             self._restore(message)
+        self.is_run_once = self.headers[-1:] == _ONCE
         self.max_direct_response_bytes = message.maxDirectResponseSizeBytes
         self.assets: tuple[InputAssetReference, ...] = ()
         if message.inputAssetReference:
@@ -75,7 +80,6 @@ class Envelope:
     """
 
     __slots__ = (
-        "assets",
         "body",
         "channel_call",
         "channel_token",
@@ -116,7 +120,6 @@ class Envelope:
         self.method = head.method
         self.path = head.path
         self.headers = head.headers
-        self.assets = head.assets
         self.body = body
         self.target_uri = target_uri
         self.response_token = response_token

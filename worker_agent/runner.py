@@ -27,7 +27,7 @@ from worker_agent.attach.channels import AgentChannels
 from worker_agent.compat.call import Compat, CompatPorts
 from worker_agent.job.context import Attach, Context, Inference
 from worker_agent.job.machine import UNRUN_AGAIN_S, Job
-from worker_agent.job.request import PlatformHeaders, is_run_once, window_left_s
+from worker_agent.job.request import PlatformHeaders, window_left_s
 from worker_agent.job.states import DONE, FORWARDING, OPENING, Outcome
 from worker_agent.job.websocket import SWITCHING
 from worker_agent.job.window import StartGate
@@ -224,7 +224,7 @@ class JobRunner:
         if (
             lease.deliveries == 1
             and not is_asking
-            and not is_run_once(envelope)
+            and not envelope.head.is_run_once
             and (is_young or _is_first_run(lease, requested_at_ns))
         ):
             self._begin(context, lease, envelope, now_ns)
@@ -374,8 +374,16 @@ class JobRunner:
             self._broke_off[request_id] = left - 1
         return left > 0
 
-    def _begin(self, context: Context[Job], lease: Lease, envelope: Envelope, now_ns: int) -> None:
-        job = Job(context, lease, envelope, self._loop.time())
+    def _begin(
+        self,
+        context: Context[Job],
+        lease: Lease,
+        envelope: Envelope,
+        now_ns: int,
+        *,
+        is_last_run: bool = False,
+    ) -> None:
+        job = Job(context, lease, envelope, self._loop.time(), is_last_run=is_last_run)
         if not self._jobs:
             self._is_empty.clear()
             self._on_busy()
@@ -403,16 +411,18 @@ class JobRunner:
     ) -> bool:
         """Do what the gateway said about a request; return whether it keeps its slot."""
         now_ns = time.time_ns()
-        if decision is RunDecision.RUN and self._slots.is_open:
+        may_run = decision is RunDecision.RERUNNABLE or decision is RunDecision.RUN
+        if may_run and self._slots.is_open:
             if not lease.is_over():
-                self._begin(context, lease, envelope, now_ns)
+                is_last_run = decision is RunDecision.RUN
+                self._begin(context, lease, envelope, now_ns, is_last_run=is_last_run)
                 return True
         elif decision is RunDecision.NEVER:
             lease.ack()
-        elif decision is RunDecision.RUN and is_run_once(envelope):
+        elif may_run and envelope.head.is_run_once:
             lease.nak(UNRUN_AGAIN_S)
             spawn(context.attach.gave_back(envelope, lease.deliveries), "unrun-report")
-        elif decision is RunDecision.RUN:
+        elif may_run:
             lease.nak()
         elif decision is RunDecision.LATER:
             lease.nak(ASK_AGAIN_S)
@@ -497,21 +507,16 @@ class JobRunner:
         """The response head of a job has come before its body."""
         self._jobs[request_id].head_at = self._loop.time()
 
-    def freed(self, job: Job) -> None:
+    def freed(self, job: Job, *, is_timed: bool = True) -> None:
         """The inference server is done with a job, which may be over."""
-        now = self._loop.time()
-        if job.status and job.status != SWITCHING and not job.fault:
+        self._slots.release()
+        now = job.freed_at = self._loop.time()
+        if is_timed and job.status and job.status != SWITCHING and not job.fault:
             began_at = job.body_at if job.fetches_body else job.sent_at
             took_s = (job.head_at or now) - began_at
             if began_at and took_s >= 0.0:
                 # Not the time in which the client was still sending.
                 self._gate.heads.add(took_s, now)
-        self.released(job)
-
-    def released(self, job: Job) -> None:
-        """As `freed`, of a job whose time tells nothing of the inference server."""
-        self._slots.release()
-        job.freed_at = self._loop.time()
         self._telemetry.freed(job)
         self._want()
 
@@ -605,8 +610,12 @@ class JobRunner:
             if len(self._broke_off) >= _MAX_BROKE_OFF:
                 del self._broke_off[next(iter(self._broke_off))]
             self._broke_off[job.request_id] = PASS_ON_TIMES
+            if not job.envelope.channel_call and self._context is not None:
+                # The number of deliveries would not say so: it counts leases that began no run.
+                broke_off = self._context.attach.broke_off(job.envelope, job.lease.deliveries)
+                spawn(broke_off, "broken-off-report")
         elif job.outcome is Outcome.HANDED_BACK:
-            if is_run_once(job.envelope) and self._context is not None:
+            if job.envelope.head.is_run_once and self._context is not None:
                 gave_back = self._context.attach.gave_back(job.envelope, job.lease.deliveries)
                 spawn(gave_back, "unrun-report")
         elif job.outcome is Outcome.UNDELIVERED:

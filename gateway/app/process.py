@@ -233,6 +233,7 @@ class GatewayProcess:
         show_version(registry, "gateway")
         metrics.watch_uploads(self._uploads)
         metrics.watch_detached(self._detached.book)
+        metrics.watch_keyed(self._detached.keyed.decisions)
         metrics.watch_queue(self._queue)
         metrics.watch_dispatch(self._channels, lambda: self._invocations.queued)
         metrics.watch_websockets(self._invocations.live.values)

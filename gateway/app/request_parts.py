@@ -15,7 +15,7 @@ from gateway.requests.events import WatchedPositions
 from gateway.requests.exchanges import REQUESTS_PATH
 from gateway.requests.forwarding import ForwardedRequests, Forwarder, OnResponse
 from gateway.requests.holders import Holders
-from gateway.requests.key_claims import KeyClaims
+from gateway.requests.key_claims import KeyClaims, claim_age_s
 from gateway.requests.nvcf_paths import POLLING_ROUTES
 from gateway.requests.polls import Polls
 from gateway.requests.repetition import REPETITIONS_PATH
@@ -58,7 +58,8 @@ class RequestParts:
         self.holders = Holders(bus, store, settings.queue.region, process)
         self.forwarder = Forwarder(self.holders, self.book)
         self.forwarded = ForwardedRequests(self.holders.secret)
-        claims = store.claims(settings.requests.retention_s, settings.requests.account_keys)
+        requests = settings.requests
+        claims = store.claims(claim_age_s(requests.retention_s), requests.account_keys)
         self.keyed = KeyedCalls(KeyClaims(claims), self.book, self.forwarder)
         self.forwarded.add(REPETITIONS_PATH, self.keyed.serve_forwarded)
 
@@ -86,7 +87,7 @@ class RequestParts:
     ) -> PollingRoutes:
         """Return what serves NVCF's polling routes, also polls that other processes forward."""
         polls = Polls(self.book, access, self.forwarder, self.holders.has_lived)
-        routes = PollingRoutes(self.book, polls, access, find_assets, ports)
+        routes = PollingRoutes(self.book, polls, self.keyed, access, find_assets, ports)
         for prefix in POLLING_ROUTES:
             self.forwarded.add(prefix, routes.serve_forwarded)
         return routes

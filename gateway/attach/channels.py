@@ -385,6 +385,9 @@ class WorkerChannels:
         channel = WorkerChannel(self, version_id, instance, key)
         self._by_key[key] = channel
         self._lane(version_id).channels.add(channel)
+        call = self.queued(channel, request_id)
+        if call is not None:
+            call.leased(instance, self._clock())
         return channel
 
     def resume(self, key: str) -> WorkerChannel:
@@ -434,7 +437,9 @@ class WorkerChannels:
 
     def leased(self, channel: WorkerChannel, request_id: str) -> None:
         """The worker has leased a request from the queue."""
-        if self.queued(channel, request_id) is not None:
+        call = self.queued(channel, request_id)
+        if call is not None:
+            call.leased(channel.instance, self._clock())
             self._queue.leased(request_id)
 
     def respond(self, channel: WorkerChannel, call: Invocation, payload: bytes) -> None:

@@ -15,9 +15,9 @@ from gateway.requests.errors import NotDetachable
 from gateway.requests.exchanges import FirstExchange
 from gateway.requests.keyed import KeyedCall, KeyedExchange
 from gateway.requests.prefer import Terms, detached_headers
-from gateway.routing.admission import Caller
+from gateway.routing.admission import Caller, CallPlan
 from gateway.routing.call_head import CallHead
-from http1.stream import Request, ResponseWriter
+from http1.stream import KnownHead, Request, ResponseWriter
 from wire.deadlines import MAX_POLL_S
 from wire.headers import IDEMPOTENCY_KEY, NVCF_DETACH, NVCF_WEBHOOK_URL, PREFER
 from wire.ids import RequestId
@@ -27,8 +27,22 @@ DETACHING = frozenset({PREFER, NVCF_DETACH, NVCF_WEBHOOK_URL, IDEMPOTENCY_KEY})
 
 BeginOnce = Callable[[Request, ResponseWriter, CallHead, Caller, Ticket], OnceInvocation]
 """Begins the invocation of an admitted call that is run at most once."""
-Begin = Callable[[Request, ResponseWriter, CallHead, Caller, int], Invocation]
-"""Begins the invocation of an admitted call; the last argument is Unix time in ns."""
+Begin = Callable[[Request, ResponseWriter, CallHead, Caller, int, CallPlan | None], Invocation]
+"""Begins the invocation of an admitted call; the number is Unix time in ns."""
+
+
+class DetachedPlan(CallPlan):
+    """What holds for each detached call with the same head.
+
+    ``caller`` has the window of the call, and ``inner`` is the head of its invocation's request.
+    """
+
+    __slots__ = ("inner", "terms")
+
+    def __init__(self, plan: CallPlan, terms: Terms, inner: KnownHead) -> None:
+        super().__init__(plan.head, plan.caller, plan.model, plan.expires_at)
+        self.terms = terms
+        self.inner = inner
 
 
 class Detaching:
@@ -55,7 +69,16 @@ class Detaching:
         if terms.webhook:
             self.book.check_webhook(terms.webhook)
 
-    def begin(
+    def plan(self, request: Request, plan: CallPlan | None, terms: Terms) -> DetachedPlan | None:
+        """Return what of a call holds for the next one with the same head, `None` if nothing does.
+
+        ``plan`` is the same for a call that is attached.
+        """
+        if plan is None or terms.webhook:
+            return None
+        return DetachedPlan(plan, terms, KnownHead(_inner(request, terms, MAX_POLL_S)))
+
+    def begin(  # noqa: PLR0913 - what makes a call
         self,
         request: Request,
         client: ResponseWriter,
@@ -63,14 +86,23 @@ class Detaching:
         caller: Caller,
         now_ns: int,
         terms: Terms,
+        plan: DetachedPlan | None = None,
     ) -> FirstExchange:
-        """Begin an admitted call; return what receives its request.
+        """Begin an admitted call, whose window is as long as there is one.
 
-        Raises `gateway.requests.errors.TooManyDetachedCalls` and `StorageQuota`.
+        Return what receives its request. Raises `gateway.requests.errors.TooManyDetachedCalls` and
+        `StorageQuota`.
         """
         kind = "async" if terms.is_async else "on_disconnect"
         call = self.book.make(caller.account, client, kind, now_ns * 1e-9)
-        self.begin_call(call, request, head, caller, now_ns, terms)
+        if plan is None:
+            inner = _inner(request, terms, MAX_POLL_S)
+        else:
+            inner = plan.inner.request(request.received_at, request.peer)
+            inner.source = request.source
+        invocation = self._begin(inner, call, head, caller, now_ns, plan)
+        _begun(call, invocation, terms)
+        self.book.add(call)
         exchange = FirstExchange(call, client, self.book, terms)
         exchange.start()
         return exchange
@@ -83,42 +115,34 @@ class Detaching:
         begin_once: BeginOnce,
         calls: KeyedCalls,
     ) -> FirstExchange:
-        """Begin an admitted call that has claimed its key, as `begin`.
-
-        Unless its client has asked for more, its poll window is the client's, as if attached.
-        """
-        request, caller, terms = call.request, call.caller, call.terms
-        is_detached = terms.is_async or NVCF_DETACH in request.values
-        window_s = MAX_POLL_S if is_detached else caller.poll_s
+        """Begin an admitted call that has claimed its key, as `begin`."""
+        caller, terms = call.caller._replace(poll_s=keyed_window_s(call)), call.terms
         detached = self.book.make(caller.account, call.client, "keyed", now_ns * 1e-9)
-        inner = _inner(request, terms, window_s)
+        inner = _inner(call.request, terms, caller.poll_s)
         ticket = Ticket(RequestId(keyed.request_id), now_ns)
-        caller = caller._replace(poll_s=window_s)
         invocation = begin_once(inner, detached, call.head, caller, ticket)
-        detached.begins(invocation)
-        keyed.begun(detached, invocation)
-        calls.begun(keyed, detached)
+        _begun(detached, invocation, terms)
+        calls.begun(keyed, detached, invocation)
         self.book.add(detached)
         exchange = KeyedExchange(detached, call.client, self.book, terms, keyed)
         exchange.start()
         return exchange
 
-    def begin_call(
-        self,
-        call: DetachedCall,
-        request: Request,
-        head: CallHead,
-        caller: Caller,
-        now_ns: int,
-        terms: Terms,
-    ) -> None:
-        """Begin the invocation of ``call``, with a window as long as there is one."""
-        inner = _inner(request, terms, MAX_POLL_S)
-        invocation = self._begin(inner, call, head, caller._replace(poll_s=MAX_POLL_S), now_ns)
-        invocation.detached = call.kind
-        call.begins(invocation)
-        call.webhook_url = terms.webhook.decode()
-        self.book.add(call)
+
+def keyed_window_s(call: KeyedRequest) -> int:
+    """Return how long a call with a key may wait for its response head, in seconds.
+
+    Unless its client has asked for more, its poll window is the client's, as if attached.
+    """
+    is_detached = call.terms.is_async or NVCF_DETACH in call.request.values
+    return MAX_POLL_S if is_detached else call.caller.poll_s
+
+
+def _begun(call: DetachedCall, invocation: Invocation, terms: Terms) -> None:
+    """Let ``call`` and its invocation know of each other."""
+    invocation.detached = call.kind
+    call.begins(invocation)
+    call.webhook_url = terms.webhook.decode()
 
 
 def _inner(request: Request, terms: Terms, window_s: int) -> Request:

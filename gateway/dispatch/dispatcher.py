@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Callable, Coroutine
 from copy import copy
 from typing import NamedTuple
 
-from gateway.dispatch.detaching import DETACHING, Detaching
+from gateway.dispatch.detaching import DETACHING, DetachedPlan, Detaching, keyed_window_s
 from gateway.dispatch.endpoints import PathEndpoints
 from gateway.dispatch.held_call import HeldCall
-from gateway.dispatch.keyed_calls import KeyedCalls, KeyedPorts, KeyedRequest
+from gateway.dispatch.keyed_calls import KeyedCalls, KeyedPorts, KeyedRequest, Refuse
 from gateway.dispatch.model_calls import ModelCallPorts
 from gateway.dispatch.plain_address import PlainAddress
 from gateway.dispatch.polling import FindAssets, PollingPorts, PollingRoutes
@@ -19,13 +19,13 @@ from gateway.dispatch.responses import send_problem, with_ids
 from gateway.errors import BadRequest, FunctionNotFound, GatewayError, Overloaded
 from gateway.invocation.context import Context, Ticket
 from gateway.invocation.machine import Invocation
-from gateway.invocation.once import OnceInvocation
+from gateway.invocation.once import OnceInvocation, PolledOnceInvocation
 from gateway.invocation.polled import PolledInvocation, ProgressWriter
 from gateway.invocation.upload import smaller_limit
 from gateway.invocation.websocket import WebSocketInvocation
 from gateway.objects.references import parse_references
 from gateway.requests.book import RequestBook
-from gateway.requests.endpoint import route_of
+from gateway.requests.endpoint import RequestRoute, route_of
 from gateway.requests.exchanges import REQUESTS_PATH
 from gateway.requests.keyed import KeyedCall
 from gateway.requests.prefer import Terms, terms_of
@@ -65,6 +65,7 @@ class Dispatcher:
         "_read_head",
         "_refusals",
         "_registry",
+        "_requests",
         "_sources",
     )
 
@@ -95,6 +96,7 @@ class Dispatcher:
         self._read_head = read_head
         self._admission, self._rates = gates
         self._cross_origin = endpoints.cross_origin
+        self._requests = endpoints.requests
         names = self._admission.names
         self._elsewhere = (
             endpoints.serve
@@ -112,6 +114,8 @@ class Dispatcher:
                 PollingPorts(
                     self._admit_polled,
                     self._begin_polled,
+                    self._serve_keyed_polled,
+                    self._begin_polled_once,
                     self._refuse_polled,
                     self._left,
                     refusals.polled,
@@ -131,6 +135,9 @@ class Dispatcher:
                 return self._serve_again(request, client, plan, now_ns)
         head: CallHead | None = None
         try:
+            route = _fetched_route(request)
+            if route is not None:
+                return self._requests.serve_route(request, client, route)
             head = self._find_head(request)
             if head is None:
                 if speaks_grpc(request):
@@ -188,6 +195,10 @@ class Dispatcher:
     ) -> RequestStream:
         """Serve a call whose head is known and admitted."""
         try:
+            if isinstance(plan, DetachedPlan):
+                return self._begin_detached(
+                    request, client, plan.head, plan.caller, now_ns, plan.terms, plan
+                )
             return self._offer(request, client, plan.head, plan.caller, now_ns, plan)
         except GatewayError as error:
             return self._refuse(request, client, error, plan.head, INVOCATION)
@@ -273,10 +284,29 @@ class Dispatcher:
         now_ns: int,
         terms: Terms,
     ) -> RequestStream:
-        """Begin a detached call unless there are too many calls."""
+        """Begin an admitted call that outlives its connection. Raises `GatewayError`."""
         detaching = self._detaching
         detaching.check(request, head, caller, terms)
-        decision = self._admit(caller._replace(poll_s=MAX_POLL_S))
+        caller = caller._replace(poll_s=MAX_POLL_S)
+        plan = None
+        if request.known is not None:
+            plan = detaching.plan(request, self._admission.plan(head, caller), terms)
+            request.known.plan = plan
+        return self._begin_detached(request, client, head, caller, now_ns, terms, plan)
+
+    def _begin_detached(  # noqa: PLR0913 - what makes a call
+        self,
+        request: Request,
+        client: ResponseWriter,
+        head: CallHead,
+        caller: Caller,
+        now_ns: int,
+        terms: Terms,
+        plan: DetachedPlan | None,
+    ) -> RequestStream:
+        """Begin a detached call unless there are too many calls."""
+        begin = self._detaching.begin
+        decision = self._admit(caller)
         if decision is not None:
             return self._hold(
                 request,
@@ -284,9 +314,9 @@ class Dispatcher:
                 head,
                 caller,
                 decision,
-                lambda: detaching.begin(request, client, head, caller, time.time_ns(), terms),
+                lambda: begin(request, client, head, caller, time.time_ns(), terms),
             )
-        return detaching.begin(request, client, head, caller, now_ns, terms)
+        return begin(request, client, head, caller, now_ns, terms, plan)
 
     def _serve_keyed(
         self,
@@ -297,43 +327,65 @@ class Dispatcher:
         terms: Terms,
         references: bytes,
     ) -> RequestStream:
-        """Serve a call with an Idempotency-Key: begin it if it is the first."""
+        """Serve a call with an Idempotency-Key."""
         self._detaching.check(request, head, caller, terms)
         access = None
         if head.origin is not None or caller.version.page_policy is not None or head.is_linked:
             access = self._cross_origin.of_call(caller.version, head)
-        limit = smaller_limit(self._context.max_body_bytes, caller.version.max_body_bytes)
-        call = KeyedRequest(request, client, head, caller, terms, access, limit, references)
-        ports = KeyedPorts(
-            lambda keyed: self._begin_keyed(call, keyed),
-            lambda error: self._refuse(request, client, error, head, INVOCATION),
-            lambda: self._left(request, head),
-        )
-        return self._keyed.serve(call, ports)
+        call = KeyedRequest(request, client, head, caller, terms, caller.poll_s, access, references)
 
-    def _begin_keyed(self, call: KeyedRequest, keyed: KeyedCall) -> RequestStream:
-        """Begin a call that has claimed its key, unless there are too many."""
-        request, client, head, caller = call.request, call.client, call.head, call.caller
-
-        def begin() -> RequestStream:
+        def begin(keyed: KeyedCall) -> RequestStream:
             return self._detaching.begin_keyed(
                 call, time.time_ns(), keyed, self._begin_once, self._keyed
             )
 
-        decision = self._admit(caller)
+        def refuse(error: GatewayError) -> None:
+            self._refuse(request, client, error, head, INVOCATION)
+
+        return self._claim(call, begin, refuse)
+
+    def _claim(
+        self, call: KeyedRequest, begin: Callable[[KeyedCall], RequestStream], refuse: Refuse
+    ) -> HeldCall:
+        """Begin a call if it is the first with its key, unless there are too many."""
+        caller, max_bytes = call.caller, self._context.max_body_bytes
+        ports = KeyedPorts(
+            lambda keyed: self._begin_keyed(call, keyed, begin, refuse),
+            refuse,
+            lambda: self._left(call.request, call.head),
+            smaller_limit(max_bytes, caller.version.max_body_bytes),
+        )
+        return self._keyed.serve(call, ports)
+
+    def _begin_keyed(
+        self,
+        call: KeyedRequest,
+        keyed: KeyedCall,
+        begin: Callable[[KeyedCall], RequestStream],
+        refuse: Refuse,
+    ) -> RequestStream:
+        """Begin a call that has claimed its key, unless there are too many."""
+        caller = call.caller
+        decision = self._admit(caller._replace(poll_s=keyed_window_s(call)))
         if decision is None:
-            return begin()
+            return begin(keyed)
 
         def withdraw() -> None:
             self._rates.withdraw(caller)
             self._keyed.end_unbegun(keyed)
 
-        def refuse(error: GatewayError) -> None:
+        def give_up(error: GatewayError) -> None:
             self._keyed.end_unbegun(keyed)
-            self._refuse(request, client, error, head, INVOCATION)
+            refuse(error)
 
-        held = HeldCall(left=lambda: self._left(request, head))
-        held.wait(self._keyed.guarded(keyed, decision), client, begin, withdraw, refuse)
+        held = HeldCall(left=lambda: self._left(call.request, call.head))
+        held.wait(
+            self._keyed.guarded(keyed, decision),
+            call.client,
+            lambda: begin(keyed),
+            withdraw,
+            give_up,
+        )
         return held
 
     def _admit(self, caller: Caller) -> Coroutine[None, None, None] | None:
@@ -395,7 +447,8 @@ class Dispatcher:
         if NVCF_WEBHOOK_URL in request.values:
             raise BadRequest(_NO_WEBHOOK)
         self._detaching.check(request, head, caller, Terms())
-        decision = self._admit(caller)
+        # With a key there may be too many only of the first calls: `_begin_keyed` finds out.
+        decision = None if IDEMPOTENCY_KEY in request.values else self._admit(caller)
         if decision is None:
             return serve(caller)
         return self._hold(request, client, head, caller, decision, lambda: serve(caller), route)
@@ -413,6 +466,32 @@ class Dispatcher:
             return PolledInvocation(self._context, client, request, caller, ticket, more_fields)
 
         return self._begin(request, client, head, caller, now_ns, make=make)
+
+    def _serve_keyed_polled(
+        self, call: KeyedRequest, route: str, begin: Callable[[KeyedCall], RequestStream]
+    ) -> HeldCall:
+        """Serve a call over the polling routes with an Idempotency-Key."""
+
+        def refuse(error: GatewayError) -> None:
+            self._refuse_polled(call.request, call.client, error, call.head, route)
+
+        return self._claim(call, begin, refuse)
+
+    def _begin_polled_once(
+        self,
+        request: Request,
+        client: ProgressWriter,
+        head: CallHead,
+        caller: Caller,
+        ticket: Ticket,
+        more_fields: bytes,
+    ) -> OnceInvocation:
+        """As `_begin_once`, over the polling routes."""
+        invocation = PolledOnceInvocation(
+            self._context, client, request, caller, ticket, more_fields
+        )
+        self._open(invocation, request, head, caller)
+        return invocation
 
     def _refuse_polled(
         self,
@@ -471,6 +550,8 @@ class Dispatcher:
     ) -> Invocation:
         if head.sent_target:
             invocation.target = head.sent_target
+            if isinstance(invocation, PolledInvocation):
+                invocation.route = head.route
         if head.origin is not None or caller.version.page_policy is not None or head.is_linked:
             invocation.page_access = self._cross_origin.of_call(caller.version, head)
         self._registry.open(invocation)
@@ -482,6 +563,13 @@ class Dispatcher:
         if not caller.version.capacity:
             self._registry.wake(caller.version.version_id)
         return invocation
+
+
+def _fetched_route(request: Request) -> RequestRoute | None:
+    """Return the route of a GET for a detached call, `None` for every other request."""
+    if request.method != b"GET" or request.protocol:
+        return None
+    return route_of(request.target)
 
 
 def _without_references(request: Request) -> Request:

@@ -42,7 +42,8 @@ _log = logging.getLogger("gateway.attach")
 class PathEndpoints:
     """The endpoints of the public listeners: health, attach calls, detached calls, the REST API.
 
-    ``polling`` are NVCF's polling routes, `None` if the process does not serve them.
+    ``polling`` are NVCF's polling routes, `None` if the process does not serve them. ``requests``
+    are the routes of detached calls.
     """
 
     __slots__ = (
@@ -51,9 +52,9 @@ class PathEndpoints:
         "_health",
         "_metrics",
         "_objects",
-        "_requests",
         "cross_origin",
         "polling",
+        "requests",
     )
 
     def __init__(  # noqa: PLR0913 - one argument per part
@@ -67,7 +68,7 @@ class PathEndpoints:
         objects: ObjectEndpoint | None = None,
     ) -> None:
         """Without ``api`` and ``objects``, their paths are not found."""
-        self._requests = requests
+        self.requests = requests
         self._api = api
         self._attach = attach
         self._health = health
@@ -87,7 +88,7 @@ class PathEndpoints:
         if preflight is not None:
             return preflight
         if path.startswith(REQUESTS_PATH):
-            return self._requests.serve(request, client)
+            return self.requests.serve(request, client)
         if self.polling is not None and is_polling_route(path):
             return self.polling.serve(request, client)
         return self._serve_path(request, client, path)

@@ -13,12 +13,15 @@ from gateway.dispatch.held_call import HeldCall
 from gateway.dispatch.randomness import Randomness
 from gateway.dispatch.responses import send_problem
 from gateway.errors import Conflict, GatewayError, KeyReused
+from gateway.invocation.once import OnceInvocation
 from gateway.requests.asked import Asked
 from gateway.requests.book import RequestBook
 from gateway.requests.detached import DetachedCall
+from gateway.requests.exec_writer import PolledForm
 from gateway.requests.forwarding import Forwarder
 from gateway.requests.idempotency import (
     ClaimPosition,
+    Decision,
     Fingerprint,
     KeyClaim,
     claim_name,
@@ -32,10 +35,14 @@ from gateway.requests.keyed import (
     RepeatedCall,
     RepeatedExchange,
     RepeatedRequest,
+    RepeatedResponse,
 )
+from gateway.requests.keyed_polls import RepeatedPollExchange
+from gateway.requests.poll_exchanges import watch
 from gateway.requests.prefer import Terms
 from gateway.requests.repeated_stored import RepeatedFromStore
 from gateway.requests.repetition import PageWriter, Repetition, forwarded_request, repetition_of
+from gateway.requests.stored_exchange import HasLived, is_silent
 from gateway.routing.admission import Caller
 from gateway.routing.call_head import CallHead
 from gateway.routing.cross_origin import PageAccess
@@ -47,13 +54,15 @@ from wire.ids import process_of, request_id
 Refuse = Callable[[GatewayError], object]
 """Responds with a problem."""
 _NO_PAGE = PageAccess(None, None, replaces=False)
+_COUNTED = [decision for decision in Decision if decision is not Decision.WAIT]
 
 
 class KeyedRequest(NamedTuple):
     """An admitted call with a key.
 
-    ``access`` is what its response gets for web pages, ``max_body_bytes`` the limit of its body, 0
-    for none. ``references`` are those of its input assets, if the request has them no more.
+    ``poll_s`` is how long its client waits for a response, ``access`` what that gets for web pages.
+    ``references`` are those of its input assets, if the request has them no more. ``form`` is that
+    of its responses if it came over the polling routes; then ``terms`` do not count.
     """
 
     request: Request
@@ -61,9 +70,10 @@ class KeyedRequest(NamedTuple):
     head: CallHead
     caller: Caller
     terms: Terms
+    poll_s: int
     access: PageAccess | None
-    max_body_bytes: int
     references: bytes
+    form: PolledForm | None = None
 
     def fingerprint(self) -> Fingerprint:
         """Return the fingerprint of the request without its body."""
@@ -76,21 +86,24 @@ class KeyedPorts(NamedTuple):
 
     ``begin`` begins a call that has claimed its key, and returns what receives its request; if it
     raises a `GatewayError`, the call has not begun. ``refuse`` responds with a problem, ``left``
-    records that the client has left before the call was an invocation.
+    records that the client has left before the call was an invocation. ``max_body_bytes`` is the
+    limit of its body, 0 for none.
     """
 
     begin: Callable[[KeyedCall], RequestStream]
     refuse: Refuse
     left: Callable[[], object]
+    max_body_bytes: int
 
 
 class KeyedCalls:
-    """The calls with keys of one process."""
+    """The calls with keys of one process. ``decisions`` counts what became of them, by its name."""
 
     def __init__(self, claims: KeyClaims, book: RequestBook, forwarder: Forwarder) -> None:
         self._claims = claims
         self._book = book
         self._forwarder = forwarder
+        self.decisions = {decision.value: 0 for decision in _COUNTED}
         self._random = Randomness()
         self._process = forwarder.process
         # Those that have not begun: their claims are under way, or they wait for a rate limit.
@@ -150,10 +163,12 @@ class KeyedCalls:
             self._claims.release(keyed.position, keyed.request_id)
             keyed.refused()
 
-    def begun(self, keyed: KeyedCall, call: DetachedCall) -> None:
-        """The call is an invocation now."""
+    def begun(self, keyed: KeyedCall, call: DetachedCall, invocation: OnceInvocation) -> None:
+        """The call is an invocation now, and has begun."""
         del self._unbegun[keyed.request_id]
+        keyed.begun(call, invocation)
         call.keyed = keyed
+        self._count(Decision.RUN)
 
         def changed() -> None:
             if call.is_over:
@@ -178,10 +193,11 @@ class KeyedCalls:
 
         def complete(fingerprint: str) -> None:
             if is_same(fingerprint, earlier.fingerprint) is False:
+                self._count(Decision.REFUSE)
                 ports.refuse(KeyReused())
                 return
             asked = Repetition(
-                first_id, position, fingerprint, call.terms, call.caller.poll_s, call.access
+                first_id, position, fingerprint, call.terms, call.poll_s, call.access, call.form
             )
             if process_of(first_id) == self._process:
                 stream = self._serve_here(asked, call.request, call.client, ports.refuse)
@@ -190,7 +206,7 @@ class KeyedCalls:
             repeated.serve(stream)
 
         repeated = RepeatedRequest(
-            call.fingerprint(), complete, ports.refuse, ports.left, call.max_body_bytes
+            call.fingerprint(), complete, ports.refuse, ports.left, ports.max_body_bytes
         )
         return repeated
 
@@ -202,22 +218,31 @@ class KeyedCalls:
         keyed = self._unbegun.get(asked.first_id) if first is None else first.keyed
         if keyed is None:
             if not self._claims.is_released(asked.first_id):
-                return self._serve_stored(asked, request, client)
+                return self._serve_stored(asked, request, client, _never)
             # Its claim is there still: it could not be released, or was written late.
             spawn(self._claims.release_of(asked.position, asked.first_id), "claim-release")
+            self._count(Decision.AGAIN)
             refuse(Conflict(DID_NOT_RUN))
             return IGNORED
 
-        def make(first: DetachedCall) -> RepeatedExchange:
-            return RepeatedExchange(first, client, self._book, asked)
+        def make(first: DetachedCall) -> RepeatedResponse:
+            form = asked.form
+            if form is None:
+                return RepeatedExchange(first, client, self._book, asked)
+            watched = watch(first, client, _not_counted)
+            writer = form.writer(watched, asked.first_id)
+            return RepeatedPollExchange(
+                first, writer, self._book, asked, watched, is_exec=form.is_exec
+            )
 
-        repeated = RepeatedCall(keyed, asked.fingerprint, make, refuse)
+        repeated = RepeatedCall(keyed, asked, make, refuse, self._count, self._book)
         repeated.start()
         return repeated
 
     def _serve_stored(
-        self, asked: Repetition, request: Request, client: ResponseWriter
+        self, asked: Repetition, request: Request, client: ResponseWriter, has_lived: HasLived
     ) -> RequestStream:
+        form = asked.form
         stored = RepeatedFromStore(
             Asked(
                 request,
@@ -229,12 +254,13 @@ class KeyedCalls:
                 _may_see,
                 _not_counted,
             ),
-            client,
+            client if form is None else form.writer(client, asked.first_id),
             self._book.responses,
-            _never,
+            has_lived,
             self._book.with_webhook,
+            refused=client,
         )
-        stored.fingerprint = asked.fingerprint
+        stored.fingerprint, stored.count = asked.fingerprint, self._count
         return stored
 
     def _forward(self, asked: Repetition, call: KeyedRequest) -> RequestStream:
@@ -244,8 +270,9 @@ class KeyedCalls:
             forwarded_request(asked, request),
             client if asked.access is None else PageWriter(client, asked.access),
             process_of(asked.first_id),
-            asked.poll_s,
-            lambda: self._serve_stored(asked, request, client),
+            max(asked.poll_s, asked.terms.wait_s),
+            lambda: self._serve_stored(asked, request, client, _never),
+            lambda: self._serve_stored(asked, request, client, is_silent),
         )
 
     def serve_forwarded(self, request: Request, client: ResponseWriter) -> RequestStream:
@@ -257,14 +284,17 @@ class KeyedCalls:
             asked, sent, client, lambda error: send_problem(sent, client, error)
         )
 
+    def _count(self, decision: Decision) -> None:
+        self.decisions[decision.value] += 1
+
 
 def _may_see(*_of_call: str) -> bool:
     """Whoever has found the claim of a call is of its account."""
     return True
 
 
-def _not_counted(_request: Request, _status: int) -> None:
-    """A repeated call is counted with its refusals only."""
+def _not_counted(*_request_and_status: object) -> None:
+    """A repeated call is counted with its refusals, and in `KeyedCalls.decisions`."""
 
 
 async def _never(process: int) -> bool:  # noqa: ARG001  it does not matter here

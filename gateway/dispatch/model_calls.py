@@ -8,17 +8,18 @@ process; a body that flows on is held no longer.
 import json
 from collections.abc import Callable
 from copy import copy
+from functools import partial
 from typing import NamedTuple
 
 from gateway.errors import BadRequest, GatewayError, TooManyBodies
 from gateway.routing.call_head import CallHead
 from gateway.routing.model_member import Member, ModelMember
-from http1.stream import IGNORED, Headers, Request, RequestStream, ResponseWriter
+from http1.held_request import HeldRequest, in_steps
+from http1.stream import Headers, Request, RequestStream, ResponseWriter
 from wire.headers import CONTENT_LENGTH
 
 MAX_HELD_BYTES = 67_108_864
 """Bytes that all calls of a process hold while their functions are not known."""
-_STEP_BYTES = 65_536
 _OF_OLD_BODY = frozenset({b"content-digest", b"digest", b"content-md5"})
 """Headers that a body has no more once its model is written anew."""
 
@@ -53,21 +54,10 @@ class ModelCallPorts:
         self.held_bytes = 0
 
 
-class ModelCall:
+class ModelCall(HeldRequest):
     """A `http1.stream.RequestStream`: first the search for the model, then the call's own."""
 
-    __slots__ = (
-        "_client",
-        "_head",
-        "_is_optional",
-        "_is_paused",
-        "_owes_first_part_end",
-        "_ports",
-        "_request",
-        "_resolve",
-        "_search",
-        "_stream",
-    )
+    __slots__ = ("_client", "_head", "_is_optional", "_ports", "_request", "_resolve", "_search")
 
     def __init__(
         self,
@@ -83,6 +73,7 @@ class ModelCall:
 
         ``is_optional``: the call has a function also if no model can be found.
         """
+        super().__init__(partial(ports.left, request, head))
         self._request = request
         self._client = client
         self._ports = ports
@@ -90,15 +81,9 @@ class ModelCall:
         self._resolve = resolve
         self._is_optional = is_optional
         self._search = ModelMember()
-        self._stream: RequestStream | None = None
-        self._owes_first_part_end = False
-        self._is_paused = False
 
-    def request_data(self, data: bytes) -> None:
-        """Look for the model in the next bytes, or pass them on."""
-        if self._stream is not None:
-            self._stream.request_data(data)
-            return
+    def _hold(self, data: bytes) -> None:
+        """Look for the model."""
         self._ports.held_bytes += len(data)
         try:
             is_found = self._search.add(data)
@@ -110,48 +95,12 @@ class ModelCall:
         elif self._ports.held_bytes > MAX_HELD_BYTES:
             self._fail(TooManyBodies())
 
-    def first_part_end(self) -> None:
-        """Pass it on, as soon as there is a call."""
-        if self._stream is None:
-            self._owes_first_part_end = True
-        else:
-            self._stream.first_part_end()
-
-    def request_trailers(self, trailers: Headers) -> None:
-        """Pass them on; a call whose model is not known by now will hardly begin."""
-        if self._stream is not None:
-            self._stream.request_trailers(trailers)
-
-    def request_end(self) -> None:
+    def _completed(self) -> None:
         """The body is complete: it names a function, or no function is called."""
-        if self._stream is None:
-            try:
-                self._search.end()
-            except BadRequest as error:
-                self._miss(error)
-        if self._stream is not None:
-            self._stream.request_end()
-
-    def request_broken(self) -> None:
-        """The client left."""
-        if self._stream is None:
-            self._drop()
-            self._stream = IGNORED
-            self._ports.left(self._request, self._head)
-        else:
-            self._stream.request_broken()
-
-    def pause_writing(self) -> None:
-        """Pass it on; without a call nothing is written yet."""
-        self._is_paused = True
-        if self._stream is not None:
-            self._stream.pause_writing()
-
-    def resume_writing(self) -> None:
-        """Pass it on."""
-        self._is_paused = False
-        if self._stream is not None:
-            self._stream.resume_writing()
+        try:
+            self._search.end()
+        except BadRequest as error:
+            self._miss(error)
 
     def _miss(self, error: BadRequest) -> None:
         """There is no model: call the one function that it can be, if there is one."""
@@ -179,21 +128,13 @@ class ModelCall:
         except GatewayError as error:
             self._fail(error)
             return
-        self._stream = stream
-        if self._is_paused:
-            stream.pause_writing()
-        for at in range(0, len(body), _STEP_BYTES):
-            stream.request_data(bytes(body[at : at + _STEP_BYTES]))
-        if self._owes_first_part_end:
-            stream.first_part_end()
+        self._pass_on(stream, in_steps(body))
 
     def _fail(self, error: GatewayError) -> None:
-        self._drop()
-        self._stream = IGNORED
+        self._give_up()
         self._ports.refuse(self._request, self._client, error, self._head)
 
     def _drop(self) -> bytearray:
-        """Hold nothing any more; return what was held."""
         held, self._search = self._search.held, ModelMember()
         self._ports.held_bytes -= len(held)
         return held

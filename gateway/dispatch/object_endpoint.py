@@ -7,13 +7,16 @@ server is not in the path.
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from functools import partial
 from urllib.parse import quote
+from weakref import WeakValueDictionary
 
 from gateway.dispatch.responses import send_problem, with_ids
 from gateway.errors import BodyTooLarge, GatewayError, MethodNotAllowed, NotFound, TooManyTransfers
 from gateway.objects.interface import ObjectInfo, ObjectNotFound, ObjectStore
 from gateway.objects.ranges import chosen_range, etag_of, last_modified_of
-from gateway.objects.signed_urls import PermittedDownload, PermittedUpload, UrlSigner
+from gateway.objects.signed_urls import PermittedDownload, UrlSigner
 from gateway.routing.cross_origin import PageAccess
 from http1.stream import Headers, NullRequestStream, Request, RequestStream, ResponseWriter
 from runtime.tasks import spawn
@@ -33,7 +36,7 @@ OnTransfer = Callable[[Request, int, str], None]
 class ObjectEndpoint:
     """Serves requests whose path begins with `gateway.objects.signed_urls.PATH`."""
 
-    __slots__ = ("_on_response", "_room", "_signer", "_store", "_transfers")
+    __slots__ = ("_ends", "_on_response", "_room", "_signer", "_store", "_transfers")
 
     def __init__(
         self, store: ObjectStore, signer: UrlSigner, room: Room, on_response: OnTransfer
@@ -43,6 +46,7 @@ class ObjectEndpoint:
         self._room = room
         self._on_response = on_response
         self._transfers = 0
+        self._ends: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def serve(self, request: Request, client: ResponseWriter, access: PageAccess) -> RequestStream:
         """Serve one request; ``access`` is what its response gets for web pages.
@@ -57,17 +61,22 @@ class ObjectEndpoint:
         transfer: _Transfer
         if request.method == b"PUT":
             upload = _ReceivedBody(client)
-            transfer, work = upload, self._receive(request, upload, response)
+            transfer, work = upload, partial(self._receive, request, upload, response)
         else:
             transfer = _Transfer()
-            work = self._send(request, transfer, response)
+            work = partial(self._send, request, transfer, response)
         self._transfers += 1
-        transfer.task = spawn(self._run(work, response), "objects.transfer")
+        task = transfer.task = spawn(self._run(work, response), "objects.transfer")
+        # Not in the task: a client that leaves at once cancels it before it has begun.
+        task.add_done_callback(self._ended)
         return transfer
 
-    async def _run(self, work: Awaitable[None], response: "_Response") -> None:
+    def _ended(self, _task: asyncio.Task[None]) -> None:
+        self._transfers -= 1
+
+    async def _run(self, work: Callable[[], Awaitable[None]], response: "_Response") -> None:
         try:
-            await work
+            await work()
         except ObjectNotFound:
             response.fail(NotFound("The object is not there"))
         except GatewayError as error:
@@ -78,8 +87,6 @@ class ObjectEndpoint:
         except Exception:
             response.fail(GatewayError())
             raise
-        finally:
-            self._transfers -= 1
 
     async def _send(self, request: Request, transfer: "_Transfer", response: "_Response") -> None:
         permitted = await self._signer.check_download(request.target)
@@ -117,36 +124,45 @@ class ObjectEndpoint:
         self, request: Request, body: "_ReceivedBody", response: "_Response"
     ) -> None:
         permitted = await self._signer.check_upload(request.target, request.values)
-        limit = await self._limit(permitted)
+        room = await self._room(permitted.key)
+        limit = permitted.max_bytes if room is None else min(room, permitted.max_bytes)
         if limit < (request.body_bytes or 0):
             raise BodyTooLarge.above(limit)
         body.begin()
+        async with AsyncExitStack() as end:
 
-        async def chunks() -> AsyncIterator[bytes]:
-            received = 0
-            async for data in body.read():
-                received += len(data)
-                if received > limit:
-                    raise BodyTooLarge.above(limit)
-                yield data
-            # Others may have uploaded meanwhile.
-            now = await self._limit(permitted)
-            if received > now:
-                raise BodyTooLarge.above(now)
+            async def chunks() -> AsyncIterator[bytes]:
+                received = 0
+                async for data in body.read():
+                    received += len(data)
+                    if received > limit:
+                        raise BodyTooLarge.above(limit)
+                    yield data
+                if room is not None:
+                    # Others may have uploaded meanwhile. One at a time: each is to see the one
+                    # before.
+                    await end.enter_async_context(self._end_of(permitted.key))
+                    now = await self._room(permitted.key)
+                    if now is not None and received > now:
+                        raise BodyTooLarge.above(now)
 
-        await self._store.put(
-            permitted.key,
-            chunks(),
-            size=request.body_bytes,
-            content_type=permitted.content_type,
-            meta=permitted.meta,
-        )
+            await self._store.put(
+                permitted.key,
+                chunks(),
+                size=request.body_bytes,
+                content_type=permitted.content_type,
+                meta=permitted.meta,
+            )
         response.send_head(200, [], 0)
         response.end()
 
-    async def _limit(self, permitted: PermittedUpload) -> int:
-        room = await self._room(permitted.key)
-        return permitted.max_bytes if room is None else min(room, permitted.max_bytes)
+    def _end_of(self, key: str) -> asyncio.Lock:
+        """Return the lock for what has the same prefix as ``key``."""
+        prefix = key.rpartition("/")[0]
+        lock = self._ends.get(prefix)
+        if lock is None:
+            lock = self._ends[prefix] = asyncio.Lock()
+        return lock
 
 
 _METHODS = frozenset({b"GET", b"HEAD", b"PUT"})

@@ -67,7 +67,8 @@ class Refusals:
     def left(self, request: Request, head: CallHead) -> None:
         """Record that a client left before its call was an invocation, or refused."""
         reason = Outcome.CLIENT_GONE.value
-        self._metrics.record_refusal(request.method, CLIENT_GONE_STATUS, INVOCATION, reason)
+        endpoint = head.route or INVOCATION
+        self._metrics.record_refusal(request.method, CLIENT_GONE_STATUS, endpoint, reason)
         if self._access is not None and self._access.takes_refusal(reason):
             key_id = self._key_id_of(head.authorization, time.time())
             self._write(request, CLIENT_GONE_STATUS, reason, new_uuid(), head.function_id, key_id)

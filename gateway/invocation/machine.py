@@ -103,9 +103,10 @@ class Invocation:
     towards the queue. ``deadline`` is when `deadline_passed` must be called; ``due_at`` and
     ``slot`` belong to the timers that call it. Times are of the monotonic clock in seconds, 0.0
     until they are known. ``offered_at`` is when the call was offered to workers: ``received_at``
-    unless its body came later. ``worker_s`` is how long the worker had held its lease when it
-    attached, -1 if it did not say; ``has_waited_for_client`` whether the window ever stood still
-    because a worker waited for the client's body, which ``worker_s`` then includes.
+    unless its body came later. ``leased_at`` is when a worker said that it has the call from the
+    queue; most are over before one does. ``worker_s`` is how long the worker had held its lease
+    when it attached, -1 if it did not say; ``has_waited_for_client`` whether the window ever stood
+    still because a worker waited for the client's body, which ``worker_s`` then includes.
     ``request_token`` is None unless a worker has to fetch the rest of the body. ``caller`` says who
     invokes what, ``target`` is the path and query as the client sent them: those of the request,
     unless it is set before the first event. ``source`` is the client, whose address is
@@ -120,7 +121,12 @@ class Invocation:
     that it is a problem document of its own. ``detached`` is how the call outlives its connection,
     empty if it does not. ``trace`` and ``caller_request_id`` are the client's
     ``traceparent`` and ``x-request-id``, known once the call is offered or over.
+
+    ``was_broken_off``: a worker that leased it has said that its inference server broke it off.
     """
+
+    route = ""
+    """The polling route that the client called, as in metrics: only of polled calls."""
 
     __slots__ = (
         "_channel",
@@ -151,6 +157,7 @@ class Invocation:
         "head_at",
         "instance",
         "is_direct",
+        "leased_at",
         "method",
         "offered_at",
         "outcome",
@@ -166,6 +173,7 @@ class Invocation:
         "status",
         "target",
         "trace",
+        "was_broken_off",
         "worker_s",
     )
 
@@ -208,7 +216,7 @@ class Invocation:
         self.is_direct = False
         self._upload.flows = is_grpc
         # That of the last worker which was told to run the request again, or to go on with it.
-        self._was_dropped = False
+        self._was_dropped = self.was_broken_off = False
         self.deliveries = 0
         self.method = request.method
         self.source = request.source
@@ -222,8 +230,7 @@ class Invocation:
         self.status = 0
         self.received_at = request.received_at
         self.offered_at = request.received_at
-        self.attached_at = 0.0
-        self.head_at = 0.0
+        self.leased_at = self.attached_at = self.head_at = 0.0
         self.worker_s = -1.0
         self.has_waited_for_client = False
         self.response_bytes = 0
@@ -236,6 +243,11 @@ class Invocation:
     def __repr__(self) -> str:
         outcome = f" {self.outcome.value}" if self.outcome is not None else ""
         return f"<Invocation {self.request_id} {self.state.name}{outcome}>"
+
+    @property
+    def run_token(self) -> str:
+        """The token with which workers ask whether to run it."""
+        return self.response_token
 
     @property
     def is_grpc(self) -> bool:
@@ -501,6 +513,12 @@ class Invocation:
 
     # A channel
 
+    def leased(self, instance: bytes, now: float) -> None:
+        """A worker says that it has leased the call; ``instance`` is the id of its instance."""
+        if self.state is QUEUED:
+            self.leased_at = now
+            self.instance = instance
+
     def handed_back(self, *, was_run: bool, was_sent: bool) -> None:
         """The worker that had the call over a channel does not complete it: it goes to the queue.
 
@@ -603,10 +621,14 @@ class Invocation:
         decision = queue.may_run(self.request_id, deliveries)
         if decision is RunDecision.RUN:
             self._count_deliveries(deliveries)
+            # It is another worker than the last one, and does not say which.
+            self.instance = b""
         return decision
 
     def _count_deliveries(self, deliveries: int) -> None:
         """Take the queue's count of deliveries; one over a channel came before."""
+        if deliveries > self._deliveries:
+            self.leased_at = self._context.clock()
         self._deliveries = deliveries
         self.deliveries = self._channel_deliveries + deliveries
 
@@ -918,6 +940,7 @@ class Invocation:
 
     def _waits_again(self) -> None:
         """The worker that had the call does not complete it."""
+        self.leased_at = 0.0
         if self.bounds is not None:
             self.bounds.waits(self._context.clock())
             self._context.registry.bounded(self.bounds)

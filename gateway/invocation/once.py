@@ -7,12 +7,12 @@ been run is failed in place of a second run.
 """
 
 from gateway.errors import WorkerLost
-from gateway.invocation.context import Context, Ticket, WorkerPost
+from gateway.invocation.context import WorkerPost
 from gateway.invocation.headers import RUN_ONCE
 from gateway.invocation.machine import Invocation
+from gateway.invocation.polled import PolledInvocation
 from gateway.invocation.states import QUEUED, SENT, Outcome
-from gateway.routing.admission import Caller
-from http1.stream import Headers, Request, ResponseWriter
+from http1.stream import Headers, Request
 from queueing.interface import QueueError, QueueFull, RunDecision
 from wire.headers import NVCF_ALLOW_RERUN
 
@@ -28,18 +28,12 @@ class OnceInvocation(Invocation):
     told to run it before.
     """
 
-    __slots__ = ("_is_granted", "_was_offered")
+    # No `__slots__`: a class with attributes of its own cannot be a base of a polled call as well.
 
-    def __init__(
-        self,
-        context: Context[Invocation],
-        client: ResponseWriter,
-        request: Request,
-        caller: Caller,
-        ticket: Ticket,
-    ) -> None:
-        super().__init__(context, client, request, caller, ticket)
-        self._is_granted = self._was_offered = False
+    _is_granted = False
+    """A worker was told to run the call."""
+    _was_offered = False
+    """The queue has, or had, the call: a worker that asks nothing may have run it."""
 
     @property
     def may_have_run(self) -> bool:
@@ -133,3 +127,10 @@ class OnceInvocation(Invocation):
         """Fail in place of a second run."""
         self._withdraw()
         self._fail(WorkerLost(_LOST), Outcome.WORKER_LOST)
+
+
+class PolledOnceInvocation(OnceInvocation, PolledInvocation):
+    """One call over the polling routes that is run at most once.
+
+    To ask a worker for the response that has sent a 202 is no further run.
+    """

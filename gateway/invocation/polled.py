@@ -83,9 +83,11 @@ class PolledInvocation(Invocation):
         "_poll_head",
         "_polls",
         "_quick",
+        "_run_token",
         "_ticket_ns",
         "_viewer",
         "_was_asked",
+        "route",
     )
 
     def __init__(
@@ -98,6 +100,7 @@ class PolledInvocation(Invocation):
         more_fields: bytes = b"",
     ) -> None:
         super().__init__(context, client, request, caller, ticket)
+        self.route = ""
         self._viewer = client
         self._more_fields = more_fields
         self._ticket_ns = ticket.requested_at_ns
@@ -108,23 +111,31 @@ class PolledInvocation(Invocation):
         self._polls = self._quick = 0
         self._asked_at = self._look_at = 0.0
         self._was_asked = False
+        self._run_token = ""
+
+    @property
+    def run_token(self) -> str:
+        """The token of its envelope in the queue: each question to a worker has another one."""
+        return self._run_token or self.response_token
 
     # The envelope
 
-    def _fields(self, request: Request) -> bytes:
-        caller, region = self.caller, self._context.region
-        self.trace, self.caller_request_id = correlation_of(request)
-        path = caller.version.inference_path.encode()
-        sent = polled_headers(
+    def _envelope_headers(self, request: Request) -> Headers:
+        return polled_headers(
             request.headers,
-            region,
-            caller.poll_s,
-            allows_rerun=caller.version.allows_rerun,
+            self._context.region,
+            self.caller.poll_s,
+            allows_rerun=self.caller.version.allows_rerun,
             run_s=None if self.bounds is None else self.bounds.run_s,
         )
+
+    def _fields(self, request: Request) -> bytes:
+        caller = self.caller
+        self.trace, self.caller_request_id = correlation_of(request)
+        path = caller.version.inference_path.encode()
         asked = polled_headers(
             [header for header in request.headers if not header[0].startswith(b"content-")],
-            region,
+            self._context.region,
             POLL_S,
             allows_rerun=True,
         )
@@ -137,7 +148,7 @@ class PolledInvocation(Invocation):
             subject=caller.subject,
             method=request.method,
             path=path,
-            headers=sent,
+            headers=self._envelope_headers(request),
         )
         more, self._more_fields = self._more_fields, b""
         return fields + more
@@ -313,6 +324,8 @@ class PolledInvocation(Invocation):
     def _ask(self, now: float) -> None:
         """Ask the worker for the response."""
         context = self._context
+        if not self._polls:
+            self._run_token = self.response_token
         self._polls += 1
         self._was_asked = True
         self._asked_at = now

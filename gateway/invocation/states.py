@@ -77,6 +77,7 @@ class Event(Enum):
     PUBLISH_FAILED = "publish_failed"
     UNDELIVERABLE = "undeliverable"
     # A channel
+    LEASED = "leased"
     HANDED_BACK = "handed_back"
     RESPONDED = "responded"
     # A worker that got the request again

@@ -6,11 +6,15 @@ rename. The modified time is the file's. The object ``assets/a/1f0c…`` is the 
 ``assets/a/1f+/1f0c…+``: ``+`` is in no key, so no file is in the way of a folder, and no folder has
 very many entries.
 
+Short objects that are written together share one file, of which each has a hard link: to make a
+link costs a fraction of making a file. The header block then says where each body is (``members``).
+
 Threads do all I/O. A body that is streamed is on the disk when `put` returns; a short one
 (`put_bytes`) survives the process, but perhaps not the machine.
 """
 
 import asyncio
+import errno
 import fcntl
 import os
 import shutil
@@ -20,7 +24,6 @@ from collections.abc import (
     AsyncIterable,
     AsyncIterator,
     Callable,
-    Iterable,
     Iterator,
     Mapping,
     Sequence,
@@ -59,7 +62,12 @@ _LISTED = 256
 
 _MAGIC = b"GWO1"
 _FIXED = struct.Struct(">4sI")
+_MEMBERS = "members"
+_WITHOUT_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK})
+"""What a file system says that has no hard links, or not so many to one file."""
 _MAX_HEADER_BYTES = 64 * 1024
+_LOOK_BYTES = 8192
+"""What is read to find a header block that is not long."""
 _MARK = "+"
 _TEMPORARY = "temporary" + _MARK
 """The folder of what is being written; no key leads there."""
@@ -129,9 +137,16 @@ class LocalObjects(ObjectStore):
 
     async def put_batch(self, objects: Sequence[tuple[str, bytes]], *, content_type: str) -> None:
         """Write short objects in one operation of a thread: to change threads costs more."""
-        header = _header(content_type, NO_META)
-        files = [(self._path_text(key), header + data) for key, data in objects]
-        await self._run(lambda: _write_batch(self._temporary.new_path(), files))
+        alone = [one for one in objects if len(one[1]) > DATA_BYTES]
+        shared = [one for one in objects if len(one[1]) <= DATA_BYTES] if alone else objects
+        if len(shared) == 1:
+            alone, shared = [*alone, *shared], []
+        for key, data in alone:
+            await self.put_bytes(key, data, content_type=content_type)
+        if not shared:
+            return
+        paths = [self._path_text(key) for key, _ in shared]
+        await self._run(lambda: _write_batch(self._temporary.new_path, paths, shared, content_type))
 
     async def get(self, key: str, first: int = 0, last: int | None = None) -> ObjectReader:
         """Open the file; its beginning is read in the same operation."""
@@ -145,9 +160,9 @@ class LocalObjects(ObjectStore):
         return await self._run(lambda: _info_at(key, path))
 
     async def delete(self, key: str) -> None:
-        """Unlink the file. Who reads it goes on."""
+        """Unlink the file. Who reads it goes on; of a shared file, the body is overwritten."""
         path = self._path(key)
-        await self._run(lambda: path.unlink(missing_ok=True))
+        await self._run(lambda: _delete(key, path))
 
     async def list(self, prefix: str, after: str = "") -> AsyncIterator[ObjectInfo]:
         """Look at some hundred objects at a time."""
@@ -384,10 +399,13 @@ def _open(key: str, path: Path, first: int, last: int | None) -> _Opened:
         raise ObjectNotFound(key) from None
     try:
         head = os.pread(file.fileno(), DATA_BYTES, 0)
-        info, begin = _read_header(key, head, file)
+        info, begin, is_shared = _read_header(key, head, file)
         stop = info.size if last is None else min(last + 1, info.size)
         at, end = begin + first, begin + stop
-        data = head[at:end]
+        if is_shared:
+            data = _read_member(key, path, file, at, end)
+        else:
+            data = head[at:end] or os.pread(file.fileno(), min(DATA_BYTES, max(end - at, 0)), at)
         at += len(data)
         if at < end:
             return _Opened(info, file, data, at, end)
@@ -398,10 +416,25 @@ def _open(key: str, path: Path, first: int, last: int | None) -> _Opened:
         raise
 
 
+def _read_member(key: str, path: Path, file: BinaryIO, at: int, end: int) -> bytes:
+    """Return the whole of a body in a shared file. Raises `ObjectNotFound` if it is deleted now.
+
+    Whoever deletes it unlinks first and overwrites then, so what has its link still is as it was.
+    """
+    data = os.pread(file.fileno(), end - at, at) if at < end else b""
+    try:
+        is_linked = path.stat().st_ino == os.fstat(file.fileno()).st_ino
+    except FileNotFoundError:
+        is_linked = False
+    if not is_linked:
+        raise ObjectNotFound(key)
+    return data
+
+
 def _info_at(key: str, path: Path) -> ObjectInfo | None:
     try:
         with path.open("rb", buffering=0) as file:
-            return _read_header(key, os.pread(file.fileno(), 4096, 0), file)[0]
+            return _read_header(key, os.pread(file.fileno(), _LOOK_BYTES, 0), file)[0]
     except (FileNotFoundError, ObjectNotFound):
         return None
 
@@ -413,16 +446,25 @@ def _look(keys: Iterator[str], path_of: Callable[[str], Path]) -> tuple[list[Obj
     return [info for info in infos if info is not None], len(chosen) == _LISTED
 
 
-def _header(content_type: str, meta: Mapping[str, str]) -> bytes:
-    document = {"contentType": content_type, "meta": dict(meta), "etag": new_uuid()}
+def _header(
+    content_type: str, meta: Mapping[str, str], members: Mapping[str, tuple[int, int]] | None = None
+) -> bytes:
+    """Return a header block; ``members`` are offset and length of each body of a shared file."""
+    document: dict[str, object] = {
+        "contentType": content_type,
+        "meta": dict(meta),
+        "etag": new_uuid(),
+    }
+    if members is not None:
+        document[_MEMBERS] = members
     data = orjson.dumps(document)
     if len(data) > _MAX_HEADER_BYTES:
         raise ValueError("the metadata are too long")
     return _FIXED.pack(_MAGIC, len(data)) + data
 
 
-def _read_header(key: str, data: bytes, file: BinaryIO) -> tuple[ObjectInfo, int]:
-    """Return what a file's header block says, and where the body begins.
+def _read_header(key: str, data: bytes, file: BinaryIO) -> tuple[ObjectInfo, int, bool]:
+    """Return what a file's header block says, where the body begins, and whether others share it.
 
     ``data`` is the beginning of the file. Raises `ObjectNotFound` for what is no object: a file
     whose machine went down before it was on the disk.
@@ -436,17 +478,22 @@ def _read_header(key: str, data: bytes, file: BinaryIO) -> tuple[ObjectInfo, int
             data = os.pread(file.fileno(), begin, 0)
         document = orjson.loads(data[_FIXED.size : begin])
         status = os.fstat(file.fileno())
+        size = status.st_size - begin
+        is_shared = _MEMBERS in document
+        if is_shared:
+            at, size = document[_MEMBERS][key]
+            begin += at
         info = ObjectInfo(
             key,
-            status.st_size - begin,
+            size,
             document["contentType"],
             status.st_mtime,
             document["meta"],
             document["etag"],
         )
-    except (struct.error, ValueError) as error:
+    except (struct.error, ValueError, KeyError) as error:
         raise ObjectNotFound(key) from error
-    return info, begin
+    return info, begin, is_shared
 
 
 def _write_whole(temporary: Path, path: Path, header: bytes, data: bytes) -> None:
@@ -459,26 +506,66 @@ def _write_whole(temporary: Path, path: Path, header: bytes, data: bytes) -> Non
         raise
 
 
-def _write_batch(temporary: Path, files: Iterable[tuple[str, bytes]]) -> None:
-    """Write files that are short, with as few calls as possible."""
-    name = str(temporary)
+def _write_batch(
+    new_path: Callable[[], Path],
+    paths: Sequence[str],
+    objects: Sequence[tuple[str, bytes]],
+    content_type: str,
+) -> None:
+    """Write short objects, at ``paths``, as one file with a link for each."""
+    members: dict[str, tuple[int, int]] = {}
+    at = 0
+    for key, data in objects:
+        members[key] = (at, len(data))
+        at += len(data)
+    temporary = str(new_path())
     try:
-        for path, data in files:
-            file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-            try:
-                at = 0
-                while at < len(data):
-                    at += os.write(file, data[at:] if at else data)
-            finally:
-                os.close(file)
-            try:
-                os.rename(name, path)
-            except FileNotFoundError:
-                os.makedirs(os.path.dirname(path), exist_ok=True)
-                os.rename(name, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        with open(temporary, "xb", buffering=0) as file:
+            bodies = [data for _, data in objects]
+            _write_all(file, b"".join([_header(content_type, NO_META, members), *bodies]))
+        for path in paths:
+            _link(temporary, path)
+    except OSError as error:
+        if error.errno not in _WITHOUT_LINKS:
+            raise
+        # A file system without hard links.
+        header = _header(content_type, NO_META)
+        for path, (_, data) in zip(paths, objects, strict=True):
+            _write_whole(new_path(), Path(path), header, data)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _link(temporary: str, path: str) -> None:
+    """Make ``path`` a link to the file, in place of an older object."""
+    try:
+        os.link(temporary, path)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        _link(temporary, path)
+    except FileExistsError:
+        # An operation that failed half-way is done again.
+        other = temporary + _MARK
+        os.link(temporary, other)
+        os.rename(other, path)
+
+
+def _delete(key: str, path: Path) -> None:
+    """Unlink a file. The bytes of one body of a file that others share do not stay in it."""
+    try:
+        with path.open("r+b", buffering=0) as file:
+            path.unlink(missing_ok=True)
+            status = os.fstat(file.fileno())
+            if not status.st_nlink:
+                return
+            info, begin, is_shared = _read_header(
+                key, os.pread(file.fileno(), _LOOK_BYTES, 0), file
+            )
+            if is_shared:
+                os.pwrite(file.fileno(), bytes(info.size), begin)
+                os.utime(file.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
+    except (FileNotFoundError, ObjectNotFound):
+        pass
 
 
 def _write_all(file: BinaryIO, data: bytes) -> None:

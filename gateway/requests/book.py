@@ -1,14 +1,16 @@
 """The detached calls of one gateway process, by request id.
 
 A call is in the book while it runs and until its response is stored; short responses stay a while
-longer, because most are fetched soon. A response that the object store does not take is kept until
-the process ends.
+longer, because most are fetched soon. A response that the object store does not take is kept, and
+offered again until the process ends.
 """
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from itertools import islice
 
 from gateway.errors import BadRequest, GatewayError, StoreUnavailable
 from gateway.invocation.collection import SpoolFile, SpoolUser
@@ -28,15 +30,19 @@ _STORING = 4
 """Operations of the object store at a time: a long response, or a batch of short ones."""
 _BATCH = 64
 """Short responses in one operation: to change threads for each costs more than to write it."""
-_GATHER_S = 0.02
+_GATHER_S = 0.05
 """Time between two such operations. A response that comes alone is stored at once."""
 RETRIES_S = (0.5, 2.0, 8.0)
 """A response that could not be stored is tried again after so many seconds."""
+STORE_AGAIN_S = 30.0
+"""And then whenever so many seconds have passed: it is shown, but lost with the process."""
 _CACHED_BYTES = 16_777_216
 _CACHED_CALLS = 2048
 """What is kept in memory of stored responses."""
 _OVERHEAD_BYTES = 2048
 """What a call in memory takes beside its body, about."""
+_DELETED_CALLS = 1024
+"""Calls of which is remembered that their bytes count no more."""
 
 _log = logging.getLogger("gateway.requests")
 
@@ -73,8 +79,12 @@ class RequestBook:
         self._windows: Timers[Window] = Timers(now=clock())
         self._waiting: deque[DetachedCall] = deque()
         self._storers = 0
+        self._unstored: dict[str, DetachedCall] = {}
+        self._again_at = 0.0
+        self._again: asyncio.Task[None] | None = None
         self._cached: OrderedDict[str, DetachedCall] = OrderedDict()
         self._cached_bytes = 0
+        self._deleted: dict[str, None] = {}
         self._changed = asyncio.Event()
 
     def make(
@@ -139,13 +149,41 @@ class RequestBook:
         if call.is_settled:
             self._forget(call)
             await self.responses.delete(call.request_id)
-            call.count_dropped()
+            if self._is_counted(call.request_id):
+                call.count_dropped(self._parts_ago(call))
+
+    def deleted(self, request_id: str, account: str, kept_bytes: int, finished_at: float) -> None:
+        """A stored response of this process was deleted; ``finished_at`` is in Unix seconds."""
+        counted = self._accounts.get(account)
+        if counted is not None and self._is_counted(request_id):
+            counted.drop(kept_bytes, self._parts_since(time.time() - finished_at))
+
+    def _is_counted(self, request_id: str) -> bool:
+        """Return whether the bytes of a response that is deleted count still, and no more now.
+
+        Several clients may delete it at the same time.
+        """
+        is_counted = request_id not in self._deleted
+        self._deleted[request_id] = None
+        if len(self._deleted) > _DELETED_CALLS:
+            del self._deleted[next(iter(self._deleted))]
+        return is_counted
+
+    def _parts_ago(self, call: DetachedCall) -> int:
+        """Return how many parts of the retention have begun since a call was over."""
+        return 0 if call.ending is None else self._parts_since(self.clock() - call.ending.ended_at)
+
+    def _parts_since(self, age_s: float) -> int:
+        before_s = age_s - (self.clock() - self._part_ends_at + self._part_s)
+        return 0 if before_s <= 0.0 else 1 + int(before_s / self._part_s)
 
     def tick(self) -> None:
         """Call `Window.timed_out` of each window whose time has come; a few times per second."""
         now = self.clock()
         for window in self._windows.advance(now):
             window.timed_out()
+        if self._unstored and self._again is None and now >= self._again_at:
+            self._begin_again()
         if now >= self._part_ends_at:
             self._part_ends_at = now + self._part_s
             used = {call.account for call in self.calls.values()}
@@ -153,16 +191,20 @@ class RequestBook:
                 counted.begin_part()
                 if not counted.bytes and account not in used:
                     del self._accounts[account]
-            for call in [call for call in self._cached.values() if self._is_outdated(call)]:
-                self._forget(call)
+            for calls in (self._cached, self._unstored):
+                for call in [call for call in calls.values() if self._is_outdated(call)]:
+                    self._forget(call)
 
     async def wait_running(self, timeout_s: float) -> None:
         """Return when no call runs, or after ``timeout_s``."""
         await self._wait(lambda: not self.running, timeout_s)
 
     async def wait_settled(self, timeout_s: float) -> None:
-        """Return when every response is stored, or after ``timeout_s``."""
+        """Return when every response is stored or cannot be, or after ``timeout_s``."""
+        until = self.clock() + timeout_s
         await self._wait(lambda: not self.unsettled, timeout_s)
+        if self._unstored:
+            await asyncio.wait([self._begin_again()], timeout=max(until - self.clock(), 0.0))
 
     async def _wait(self, is_done: Callable[[], bool], timeout_s: float) -> None:
         try:
@@ -205,7 +247,9 @@ class RequestBook:
                         # Not here: it may take its time, and others wait for their turn.
                         spawn(self._tell(call, is_stored=is_stored), "requests.webhook")
                     else:
-                        await self._settle_stored(call, is_stored=is_stored)
+                        self._settle(call, is_stored=is_stored)
+                        if not call.is_kept:
+                            await self._delete_stored(call)
                 if is_short(calls[-1]) and len(self._waiting) < _BATCH:
                     await asyncio.sleep(_GATHER_S)
         finally:
@@ -220,9 +264,6 @@ class RequestBook:
             await self._webhooks.keep(
                 call.request_id, call.account, call.webhook_url, ending.state, view
             )
-        await self._settle_stored(call, is_stored=is_stored)
-
-    async def _settle_stored(self, call: DetachedCall, *, is_stored: bool) -> None:
         self._settle(call, is_stored=is_stored)
         if not call.is_kept:
             await self._delete_stored(call)
@@ -232,14 +273,10 @@ class RequestBook:
         cause = ""
         for wait_s in (*RETRIES_S, 0.0):
             try:
-                if is_short(calls[0]):
-                    await self.responses.put_short(calls)
-                else:
-                    await self.responses.put(calls[0])
+                await self._put(calls)
             except StoreUnavailable as error:
                 cause = str(error)
             else:
-                self.stored += len(calls)
                 return True
             if wait_s:
                 await asyncio.sleep(wait_s)
@@ -247,6 +284,40 @@ class RequestBook:
         for call in calls:
             emit(_log, "request.not_stored", logging.ERROR, request_id=call.request_id, error=cause)
         return False
+
+    async def _put(self, calls: list[DetachedCall]) -> None:
+        """Store a long response, or several short ones. Raises `StoreUnavailable`."""
+        if is_short(calls[0]):
+            await self.responses.put_short(calls)
+        else:
+            await self.responses.put(calls[0])
+        self.stored += len(calls)
+
+    def _begin_again(self) -> "asyncio.Task[None]":
+        if self._again is None:
+            self._again = spawn(self._store_again(), "requests.store-again")
+        return self._again
+
+    async def _store_again(self) -> None:
+        """Store what could not be stored, until there is nothing left or it fails again."""
+        try:
+            while self._unstored:
+                calls = list(islice(self._unstored.values(), _BATCH))
+                calls = [call for call in calls if is_short(call)] or calls[:1]
+                for call in calls:
+                    # Behind the others, in case that this one is what cannot be stored.
+                    self._unstored[call.request_id] = self._unstored.pop(call.request_id)
+                await self._put(calls)
+                for call in calls:
+                    if self._unstored.pop(call.request_id, None) is None:
+                        await self._delete_stored(call)
+                    else:
+                        self._cache(call)
+        except StoreUnavailable:
+            return
+        finally:
+            self._again = None
+            self._again_at = self.clock() + STORE_AGAIN_S
 
     async def _delete_stored(self, call: DetachedCall) -> None:
         """Delete what was to be deleted while it was stored."""
@@ -259,12 +330,16 @@ class RequestBook:
         self.unsettled -= 1
         call.settled()
         self._changed.set()
-        if not call.is_kept or (call.ending is not None and call.ending.problem is not None):
-            call.count_dropped()
+        has_problem = call.ending is not None and call.ending.problem is not None
+        is_dropped = has_problem or not call.is_kept
+        if is_dropped and self._is_counted(call.request_id):
+            call.count_dropped(self._parts_ago(call))
         if not call.is_kept:
             self._forget(call)
         elif is_stored:
             self._cache(call)
+        else:
+            self._unstored[call.request_id] = call
 
     def _cache(self, call: DetachedCall) -> None:
         """Keep a short stored response for a while; let the oldest ones go."""
@@ -279,6 +354,7 @@ class RequestBook:
 
     def _forget(self, call: DetachedCall) -> None:
         self.calls.pop(call.request_id, None)
+        self._unstored.pop(call.request_id, None)
         if self._cached.pop(call.request_id, None) is not None:
             self._cached_bytes -= call.recording.size + _OVERHEAD_BYTES
         call.recording.drop_when_left()

@@ -1,9 +1,9 @@
 """One detached call: an invocation that does not end with the connection that began it.
 
 It takes the place of the client: it is the `http1.stream.ResponseWriter` of its invocation, and
-records the response. Clients follow the recording. While one of them is the *leader*, the first
-client of a call that is attached for as long as it can be, the worker is slowed down to its pace,
-as for an attached call; otherwise only the disk slows it down.
+records the response. Clients follow the recording. While one of them is *awaited*, the first client
+of a call that is attached for as long as it can be, the worker is slowed down to what that one
+reads, as for an attached call; otherwise only the disk slows it down.
 
 Pure: effects are calls on `CallPorts`.
 """
@@ -75,9 +75,18 @@ class AccountBytes:
         self.bytes = 0
 
     def add(self, more_bytes: int) -> None:
-        """Count bytes; with a minus sign, of what is deleted."""
-        self._parts[-1] += more_bytes
+        """Count bytes of a response that is not complete."""
         self.bytes += more_bytes
+
+    def keep(self, counted_bytes: int) -> None:
+        """These of the bytes are a response that is kept from now on."""
+        self._parts[-1] += counted_bytes
+
+    def drop(self, kept_bytes: int, parts_ago: int) -> None:
+        """A response is deleted that is kept since so many parts, unless it was forgotten."""
+        if parts_ago < len(self._parts):
+            self._parts[-1 - parts_ago] -= kept_bytes
+            self.bytes -= kept_bytes
 
     def begin_part(self) -> None:
         """Begin the next part, and forget the oldest one: its responses are deleted by now."""
@@ -108,7 +117,6 @@ class CallPorts(Protocol):
 class Ending(NamedTuple):
     """What is known of a call that is over. Times are Unix seconds, 0.0 for never.
 
-    ``status`` is that of the response; of one that was not recorded, that of its problem.
     ``problem`` is set if the gateway has no response of the function, or not the whole of it.
     ``ended_at`` is ``finished_at`` by the monotonic clock.
     """
@@ -128,9 +136,9 @@ class DetachedCall:
     """A detached call of this process.
 
     ``created_at`` is Unix time in seconds. ``invocation`` is ``None`` once the call is over, and
-    ``ending`` before that. ``leader`` is the follower that the worker waits for, and
-    ``take_interim`` takes interim responses for it. ``kind`` is the
-    word for how the call was detached; ``watchers`` are called when the state may have changed.
+    ``ending`` before that. ``awaited`` is the follower that the worker waits for, and
+    ``take_interim`` takes interim responses for it. ``kind`` is the word for how the call was
+    detached; ``watchers`` are called when the state may have changed.
     ``is_kept``: the response is to be stored, also if its first client gets it. ``is_settled``: it
     is stored, or it is known that it will not be; only then others are shown that the call is over.
     ``extra`` is stored with it, for who made the call. ``keyed`` is what is known of a call with an
@@ -143,6 +151,7 @@ class DetachedCall:
         "_ports",
         "_source",
         "account",
+        "awaited",
         "created_at",
         "ending",
         "extra",
@@ -152,7 +161,6 @@ class DetachedCall:
         "is_settled",
         "keyed",
         "kind",
-        "leader",
         "method",
         "owner",
         "recording",
@@ -184,7 +192,7 @@ class DetachedCall:
         self.method = self.target = b""
         self.recording = Recording(ports.space, self)
         self.ending: Ending | None = None
-        self.leader: RecordingCursor | None = None
+        self.awaited: RecordingCursor | None = None
         self.watchers: list[Callable[[], None]] | None = None
         self.is_kept = True
         self.is_settled = False
@@ -248,36 +256,38 @@ class DetachedCall:
 
     # Followers
 
-    def follow(self, follower: Follower, at: int = 0, *, leads: bool = False) -> RecordingCursor:
+    def follow(
+        self, follower: Follower, at: int = 0, *, is_awaited: bool = False
+    ) -> RecordingCursor:
         """Let ``follower`` have the response, from byte ``at`` of the body on.
 
-        Call `RecordingCursor.pump` to begin. ``leads``: the worker waits for it when it is slow.
-        Raises `TooManyFollowers`.
+        Call `RecordingCursor.pump` to begin. ``is_awaited``: the worker waits for it when it is
+        slow. Raises `TooManyFollowers`.
         """
         if self.recording.follower_count >= MAX_FOLLOWERS:
             raise TooManyFollowers
         cursor = self.recording.follow(follower, at)
-        if leads:
-            self.leader = cursor
+        if is_awaited:
+            self.awaited = cursor
         return cursor
 
     def pause(self, cursor: RecordingCursor) -> None:
         """The client of ``cursor`` reads slower than it is written to."""
         cursor.pause()
-        if cursor is self.leader and self.invocation is not None:
+        if cursor is self.awaited and self.invocation is not None:
             self.invocation.pause_writing()
 
     def resume(self, cursor: RecordingCursor) -> None:
         """The client of ``cursor`` has caught up."""
         cursor.resume()
-        if cursor is self.leader:
+        if cursor is self.awaited:
             self.caught_up()
 
     def leave(self, cursor: RecordingCursor) -> None:
         """The client of ``cursor`` is gone. The call goes on."""
         cursor.leave()
-        if cursor is self.leader:
-            self.leader = self.take_interim = None
+        if cursor is self.awaited:
+            self.awaited = self.take_interim = None
             self.caught_up()
 
     def watch(self, watcher: Callable[[], None]) -> None:
@@ -301,8 +311,8 @@ class DetachedCall:
     # The response: `http1.stream.ResponseWriter` towards the invocation
 
     def send_interim(self, status: int, headers: Headers) -> None:
-        """Pass an interim response to the leader; it is not recorded."""
-        if self.leader is not None and self.take_interim is not None:
+        """Pass an interim response to the awaited follower; it is not recorded."""
+        if self.awaited is not None and self.take_interim is not None:
             self.take_interim(status, headers)
 
     def send_head(self, status: int, headers: Headers, body_bytes: int | None) -> None:
@@ -375,8 +385,8 @@ class DetachedCall:
             self._source.resume_reading()
 
     def is_writing_paused(self) -> bool:
-        """Whether the disk is behind, or the leader."""
-        return self.recording.is_behind() or (self.leader is not None and self.leader.is_paused)
+        """Whether the disk is behind, or the awaited follower."""
+        return self.recording.is_behind() or (self.awaited is not None and self.awaited.is_paused)
 
     # The recording: `gateway.requests.recording.RecordingUser`
 
@@ -426,11 +436,12 @@ class DetachedCall:
         """Keep what the invocation knows, and let it go."""
         if self.ending is not None:
             return
-        self._source = self.leader = self.take_interim = None
+        self._source = self.awaited = self.take_interim = None
         self.invocation = None
         self.ending = self._make_ending(invocation, problem)
         if problem is not None:
             self.recording.break_off()
+        self._account_bytes.keep(self._counted_bytes)
         self._ports.finished(self)
         self.tell_watchers()
 
@@ -439,9 +450,9 @@ class DetachedCall:
         self.is_settled = True
         self.tell_watchers()
 
-    def count_dropped(self) -> None:
-        """The recorded bytes of the response are kept no longer."""
-        self._account_bytes.add(-self._counted_bytes)
+    def count_dropped(self, parts_ago: int) -> None:
+        """The recorded bytes of the response are kept no longer (`AccountBytes.drop`)."""
+        self._account_bytes.drop(self._counted_bytes, parts_ago)
         self._counted_bytes = 0
 
     def _make_ending(self, invocation: Invocation, problem: GatewayError | None) -> Ending:
@@ -453,15 +464,12 @@ class DetachedCall:
         else:
             state = FAILED
         now = self._ports.clock()
-        leased_at = invocation.attached_at
-        if leased_at and invocation.worker_s > 0.0:
-            leased_at -= invocation.worker_s
         return Ending(
             state,
             outcome,
-            invocation.deliveries,
+            _attempts(invocation),
             invocation.instance.decode("latin-1"),
-            self._unix(invocation, leased_at),
+            self._unix(invocation, _leased_at(invocation)),
             self._unix(invocation, invocation.head_at),
             self._unix(invocation, now),
             now,
@@ -472,14 +480,24 @@ class DetachedCall:
         """Return the Unix time of a monotonic one."""
         return self.created_at + at - invocation.received_at if at else 0.0
 
+    def attempts(self) -> int:
+        """Return how often workers have had the call, as far as they have told."""
+        if self.ending is not None:
+            return self.ending.attempts
+        return 0 if self.invocation is None else _attempts(self.invocation)
+
+    def instance(self) -> str:
+        """Return the id of the instance that has or had the call, empty if it is not known."""
+        if self.ending is not None:
+            return self.ending.instance
+        return "" if self.invocation is None else self.invocation.instance.decode("latin-1")
+
     def leased_at(self) -> float:
         """Return when a worker leased the call, in Unix seconds; 0.0 if that is not known."""
         if self.ending is not None:
             return self.ending.leased_at
         invocation = self.invocation
-        if invocation is None or not invocation.attached_at:
-            return 0.0
-        return self._unix(invocation, invocation.attached_at - max(invocation.worker_s, 0.0))
+        return 0.0 if invocation is None else self._unix(invocation, _leased_at(invocation))
 
     def head_at(self) -> float:
         """Return when the response head came, in Unix seconds; 0.0 if it has not."""
@@ -492,3 +510,17 @@ class DetachedCall:
         """The state may have changed."""
         for watcher in tuple(self.watchers or ()):
             watcher()
+
+
+def _attempts(invocation: Invocation) -> int:
+    # Workers tell the number of a delivery from the second one on.
+    return invocation.deliveries or (1 if _leased_at(invocation) else 0)
+
+
+def _leased_at(invocation: Invocation) -> float:
+    """Return when the last worker leased the call, as far as one has told; 0.0 if not."""
+    if invocation.leased_at > invocation.attached_at:
+        return invocation.leased_at
+    if invocation.attached_at:
+        return invocation.attached_at - max(invocation.worker_s, 0.0)
+    return invocation.offered_at if invocation.is_direct else 0.0

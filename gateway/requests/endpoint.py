@@ -25,7 +25,8 @@ from gateway.requests.errors import RequestNotFound
 from gateway.requests.events import EventsExchange, WatchedPositions
 from gateway.requests.exchanges import REQUESTS_PATH, ResponseExchange
 from gateway.requests.forwarding import Forwarder
-from gateway.requests.stored_exchange import HasLived, StoredExchange
+from gateway.requests.stored import Shown
+from gateway.requests.stored_exchange import HasLived, StoredExchange, is_silent
 from gateway.requests.views import view_body, view_of
 from gateway.routing.admission import Authenticate
 from gateway.routing.call_head import TOKEN_PARAMETER, plain_head, poll_seconds, take_token
@@ -36,8 +37,8 @@ from wire.deadlines import DEFAULT_POLL_S
 from wire.headers import CONTENT_TYPE
 from wire.ids import parse_uuid, process_of
 
-_READ = b"GET, HEAD, OPTIONS"
-_METHODS = {b"": b"GET, HEAD, DELETE, OPTIONS", b"response": _READ, b"events": _READ}
+_READ = (b"GET", b"HEAD", b"OPTIONS")
+_METHODS = {b"": (b"GET", b"HEAD", b"DELETE", b"OPTIONS"), b"response": _READ, b"events": _READ}
 """The methods of the parts of a request."""
 LAST_EVENT_ID = b"last-event-id"
 
@@ -109,8 +110,14 @@ class RequestsEndpoint:
 
     def serve(self, request: Request, client: ResponseWriter) -> RequestStream:
         """Serve one request of a client. Raises `GatewayError`."""
+        return self.serve_route(request, client, route_of(request.target))
+
+    def serve_route(
+        self, request: Request, client: ResponseWriter, route: RequestRoute | None
+    ) -> RequestStream:
+        """Serve one request whose target names ``route``. Raises `GatewayError`."""
         sent_target = request.target
-        asked = self._ask(request, client)
+        asked = self._ask(request, client, route)
         if asked is None:
             return IGNORED
         call = self._book.find(asked.request_id)
@@ -118,7 +125,7 @@ class RequestsEndpoint:
             return self._serve_here(call, asked, client)
         process = process_of(asked.request_id)
         if process == self._forwarder.process:
-            return self._serve_stored(asked, client, _is_here)
+            return self._serve_own(asked, client)
         request.target = sent_target
         return self._forwarder.serve(
             request,
@@ -126,16 +133,17 @@ class RequestsEndpoint:
             process,
             asked.window_s,
             lambda: self._serve_stored(asked, client, self._has_lived),
+            lambda: self._serve_stored(asked, client, is_silent),
         )
 
     def serve_forwarded(self, request: Request, client: ResponseWriter) -> RequestStream:
         """Serve one request that another process has forwarded. Raises `GatewayError`."""
-        asked = self._ask(request, client)
+        asked = self._ask(request, client, route_of(request.target))
         if asked is None:
             return IGNORED
         call = self._book.find(asked.request_id)
         if call is None:
-            return self._serve_stored(asked, client, _is_here)
+            return self._serve_own(asked, client)
         try:
             return self._serve_here(call, asked, client)
         except GatewayError as error:
@@ -143,15 +151,18 @@ class RequestsEndpoint:
             asked.refuse(client, error)
             return IGNORED
 
-    def _ask(self, request: Request, client: ResponseWriter) -> Asked | None:
+    def _ask(
+        self, request: Request, client: ResponseWriter, route: RequestRoute | None
+    ) -> Asked | None:
         """Return what a request asks for, `None` if it has its response. Raises `GatewayError`."""
         head = plain_head(request)
         if TOKEN_PARAMETER in request.target:
             head = take_token(request, head)
-        route = route_of(request.target)
         if route is None or route.part not in _METHODS:
             raise NotFound
-        access = self._access.cross_origin.of_endpoint(request)._replace(is_linked=head.is_linked)
+        access = self._access.cross_origin.of_endpoint(request)
+        if head.is_linked:
+            access = access._replace(is_linked=True)
         allowed = _METHODS[route.part]
         asked = Asked(
             request,
@@ -164,10 +175,10 @@ class RequestsEndpoint:
             self._count,
         )
         if request.method == b"OPTIONS":
-            asked.send(client, 204, [(b"allow", allowed)], b"")
+            asked.send(client, 204, [(b"allow", b", ".join(allowed))], b"")
             return None
-        if request.method not in allowed.split(b", "):
-            raise MethodNotAllowed(headers=[(b"allow", allowed)])
+        if request.method not in allowed:
+            raise MethodNotAllowed(headers=[(b"allow", b", ".join(allowed))])
         principal = self._access.authenticate(head.authorization, time.time())
         if head.is_linked and principal.kind != INVOCATION_TOKEN:
             raise Unauthenticated
@@ -175,9 +186,22 @@ class RequestsEndpoint:
             raise Forbidden(f"The credential lacks the scope {INVOKE}")
         return asked
 
+    def _serve_own(self, asked: Asked, client: ResponseWriter) -> RequestStream:
+        """Serve a request for a call that this process has held, if any did."""
+        exchange = self._serve_stored(asked, client, _is_here)
+        exchange.on_deleted = self._deleted
+        return exchange
+
+    def _deleted(self, shown: Shown) -> None:
+        kept_bytes = shown.view.get("responseBytes")
+        if isinstance(kept_bytes, int):
+            finished_at = shown.expires_at - self._book.responses.retention_s
+            request_id = str(shown.view["requestId"])
+            self._book.deleted(request_id, shown.account, kept_bytes, finished_at)
+
     def _serve_stored(
         self, asked: Asked, client: ResponseWriter, is_lost: HasLived
-    ) -> RequestStream:
+    ) -> StoredExchange:
         """Serve a request from the object store; ``is_lost``: whether a holder may be gone."""
         book = self._book
         return StoredExchange(asked, client, book.responses, is_lost, book.with_webhook)

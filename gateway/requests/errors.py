@@ -33,6 +33,16 @@ class HolderLost(ClientFault):
     summary = "The gateway process that held the request is gone, and stored no response"
 
 
+class HolderSilent(PlatformFault):
+    """The gateway process that holds the call, or held it, does not respond, and may yet."""
+
+    status = 503
+    kind = "holder-silent"
+    reason = "holder_silent"
+    summary = "The gateway process that holds the request does not respond"
+    always = _RETRY_SOON
+
+
 class Misdirected(ClientFault):
     """Another process was meant: it listened at this address before (RFC 9110 §15.5.20)."""
 

@@ -1,10 +1,8 @@
 """Finds an event by its id in a stream of server-sent events (HTML standard). Pure."""
 
-import re
-
 _MAX_LINE_BYTES = 1024
 """What is kept of a line: a longer one is no id that anybody sends back."""
-_line_end = re.compile(rb"\r\n|\n|\r(?!\Z)")
+_BLANK = frozenset({b"\n", b"\r\n", b"\r"})
 
 
 class EventSearch:
@@ -25,25 +23,26 @@ class EventSearch:
 
     def add(self, data: bytes) -> None:
         """Look at the next bytes."""
-        # A carriage return at the end of the last ones may have been half a line end.
-        held = b"\r" if self._line.endswith(b"\r") else b""
-        line, data = self._line.removesuffix(b"\r"), held + data
-        begin, at = self._at - len(held), 0
-        for end in _line_end.finditer(data):
-            self._end_line(line + data[at : end.start()], begin + end.end())
-            line, at = b"", end.end()
-        self._at = begin + len(data)
-        rest = line + data[at:]
+        self._at += len(data)
+        rest = self._line + data
+        at = self._at - len(rest)
+        # In C, and little for each line: whoever writes a function may send nothing but short ones.
+        lines = rest.splitlines(keepends=True)
+        # A carriage return at the end may be half a line end.
+        self._line = lines.pop() if lines and not lines[-1].endswith(b"\n") else b""
+        for line in lines:
+            at += len(line)
+            if len(line) < 3 and line in _BLANK:
+                if self._is_wanted:
+                    self.found_at = at
+                    self._is_wanted = False
+            elif line.startswith(b"id"):
+                self._field(line.rstrip(b"\r\n"))
+        rest = self._line
         if len(rest) > _MAX_LINE_BYTES:
-            rest = rest[:_MAX_LINE_BYTES] + (b"\r" if rest.endswith(b"\r") else b"")
-        self._line = rest
+            self._line = rest[:_MAX_LINE_BYTES] + (b"\r" if rest.endswith(b"\r") else b"")
 
-    def _end_line(self, line: bytes, at: int) -> None:
-        if not line:
-            if self._is_wanted:
-                self.found_at = at
-            self._is_wanted = False
-            return
+    def _field(self, line: bytes) -> None:
         name, _, value = line.partition(b":")
         if name == b"id":
             self._is_wanted = value.removeprefix(b" ") == self._id

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from gateway.errors import GatewayError, problem_for
-from gateway.invocation.headers import with_platform_headers
+from gateway.invocation.headers import id_lines, nvcf_status, with_platform_headers
 from gateway.requests.asked import EVENT_STREAM, JSON
 from gateway.requests.detached import DetachedCall
 from gateway.requests.event_ids import EventSearch
@@ -16,15 +16,16 @@ from gateway.requests.prefer import Terms
 from gateway.requests.recording import Recording, RecordingCursor
 from gateway.requests.views import view_body
 from gateway.routing.cross_origin import PageAccess
-from http1.stream import Headers, NullRequestStream, ResponseWriter
+from http1.stream import EncodedHead, Headers, NullRequestStream, ResponseWriter
 from wire.headers import (
     ACCESS_CONTROL_EXPOSE_HEADERS,
     CONTENT_TYPE,
     EXPOSED_HEADERS,
     LOCATION,
+    NVCF_STATUS,
     PREFERENCE_APPLIED,
 )
-from wire.http1 import BODILESS_STATUSES
+from wire.http1 import BODILESS_STATUSES, encode_lines, split_lines
 from wire.problem import instance_of
 
 REQUESTS_PATH = b"/v2/requests/"
@@ -32,6 +33,17 @@ _EXPOSED = (
     ACCESS_CONTROL_EXPOSE_HEADERS,
     b", ".join([*EXPOSED_HEADERS, LOCATION, PREFERENCE_APPLIED]),
 )
+
+
+def _accepted(more: Headers) -> EncodedHead:
+    """Return the head of a 202 but for its location and the request id."""
+    headers = [*more, (CONTENT_TYPE, JSON), (NVCF_STATUS, nvcf_status(202)), _EXPOSED]
+    return EncodedHead(202, headers, encode_lines(headers))
+
+
+_PENDING = _accepted([(b"retry-after", b"1")])
+ACCEPTED = _accepted([(PREFERENCE_APPLIED, b"respond-async")])
+"""The head of the 202 for a call that is to be asked for, as `ResponseExchange.send_accepted`."""
 
 
 class Window(Protocol):
@@ -98,16 +110,17 @@ class ResponseExchange(NullRequestStream):
         self.due_at: float | None = None
         self.slot = -1
 
-    def begin(self, window_s: float = 0.0, at: int = 0, *, leads: bool = False) -> None:
+    def begin(self, window_s: float = 0.0, at: int = 0, *, is_awaited: bool = False) -> None:
         """Follow the response; if its head is not there within the window, respond 202.
 
-        A window of 0 does not end. Raises `gateway.requests.errors.TooManyFollowers`.
+        A window of 0 does not end. ``is_awaited``: as for `DetachedCall.follow`. Raises
+        `gateway.requests.errors.TooManyFollowers`.
         """
         ending = self.call.ending
         if ending is not None and ending.problem is not None:
             self.send_problem(ending.problem)
             return
-        cursor = self.cursor = self.call.follow(self, at, leads=leads)
+        cursor = self.cursor = self.call.follow(self, at, is_awaited=is_awaited)
         if window_s and not self.call.recording.status:
             self._windows.open(self, window_s)
         if self._client.is_writing_paused():
@@ -157,18 +170,16 @@ class ResponseExchange(NullRequestStream):
         self._windows.close(self)
         if self.on_status is not None:
             self.on_status(recording.status)
-        headers, client = recording.headers, self._client
+        client = self._client
         body = recording.whole()
         if body is None or (self.cursor is not None and self.cursor.at):
-            client.send_head(
-                recording.status, self._headers(recording, headers), self._length(recording)
-            )
+            client.send_head(recording.status, self._headers(recording), self._length(recording))
             if self._is_head:
                 self._stop()
                 client.send_end()
             return
         self._stop()
-        if recording.encoded is not None and self._access is None:
+        if recording.encoded is not None and self._is_as_recorded(recording.status):
             client.send_whole(
                 recording.encoded,
                 recording.more_lines + self.own_lines,
@@ -177,9 +188,7 @@ class ResponseExchange(NullRequestStream):
                 recording.trailers,
             )
             return
-        client.send_head(
-            recording.status, self._headers(recording, headers), self._length(recording)
-        )
+        client.send_head(recording.status, self._headers(recording), self._length(recording))
         if body and not self._is_head:
             client.send_data(body)
         if recording.trailers:
@@ -207,10 +216,20 @@ class ResponseExchange(NullRequestStream):
         else:
             self.send_problem(ending.problem)
 
-    def _headers(self, recording: Recording, headers: Headers) -> Headers:
+    def _is_as_recorded(self, status: int) -> bool:
+        """Return whether this client gets the response with the head that the first one gets."""
+        access = self._access
+        return access is None or (
+            not access.is_seen
+            and not self._is_head
+            and status not in BODILESS_STATUSES
+            and self.call.method != b"HEAD"
+        )
+
+    def _headers(self, recording: Recording) -> Headers:
         if self._access is None:
-            return headers
-        return self._access.of_forwarded(recording.status, headers)
+            return recording.headers
+        return self._access.of_forwarded(recording.status, recording.headers)
 
     def _length(self, recording: Recording) -> int | None:
         """Return the length to announce: of what this client gets."""
@@ -230,15 +249,25 @@ class ResponseExchange(NullRequestStream):
     def timed_out(self) -> None:
         """No head came within the window: respond 202."""
         self._stop()
-        self.send_accepted([(b"retry-after", b"1")])
+        self.send_accepted(_PENDING)
 
-    def send_accepted(self, headers: Headers) -> None:
+    def send_accepted(self, head: EncodedHead) -> None:
         """Respond 202: the call goes on, and its response is to be asked for."""
         call = self.call
-        location = REQUESTS_PATH + call.request_id.encode()
-        self._send(
-            202, [(LOCATION, location), *headers, (CONTENT_TYPE, JSON)], view_body(call), _EXPOSED
+        body = view_body(call)
+        access = self._access or self._page_access()
+        if self.on_status is not None:
+            self.on_status(202)
+        lines = b"location: %b%b\r\n%b%b" % (
+            REQUESTS_PATH,
+            call.request_id.encode(),
+            id_lines(head, call.request_id),
+            self.own_lines,
         )
+        if access is not None and access.is_seen:
+            headers = access.of_own_response([*head.headers, *split_lines(lines)])
+            head, lines = EncodedHead(202, headers, encode_lines(headers)), b""
+        self._client.send_whole(head, lines, len(body), body)
 
     def send_problem(self, error: GatewayError) -> None:
         """Respond with the problem that is the call's end."""
@@ -247,12 +276,8 @@ class ResponseExchange(NullRequestStream):
         )
         self._send(status, headers, body)
 
-    def _send(
-        self, status: int, headers: Headers, body: bytes, exposed: tuple[bytes, bytes] | None = None
-    ) -> None:
+    def _send(self, status: int, headers: Headers, body: bytes) -> None:
         headers = with_platform_headers(headers, status, self.call.request_id)
-        if exposed is not None:
-            headers[-1] = exposed
         if self.on_status is not None:
             self.on_status(status)
         access = self._access or self._page_access()
@@ -320,7 +345,7 @@ class FirstExchange(ResponseExchange):
         """The invocation has begun: follow it at once, unless the client is to get 202."""
         if not self._terms.is_async or self.call.is_over:
             self.call.take_interim = self._client.send_interim
-            self.begin(leads=True)
+            self.begin(is_awaited=True)
         else:
             self.call.watch(self._failed_early)
 
@@ -364,7 +389,7 @@ class FirstExchange(ResponseExchange):
         self._accept()
 
     def _accept(self) -> None:
-        self.send_accepted([(PREFERENCE_APPLIED, b"respond-async")])
+        self.send_accepted(ACCEPTED)
 
     def _failed_early(self) -> None:
         """The call is over before its request is complete: there is nothing to accept."""

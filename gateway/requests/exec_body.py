@@ -25,6 +25,7 @@ MAX_ASSETS = 64
 _AssetText = Annotated[str, msgspec.Meta(max_length=64)]
 
 
+_BODILESS = frozenset({204, 205, 304})
 _TOO_LARGE = b'"The response is too large for an envelope; pexec streams it"'
 _NO_TEXT = b'"The response is no text, as an envelope needs it; pexec passes it on"'
 
@@ -123,6 +124,9 @@ def encode_response(
             body = b""
     elif status < 400:
         members["percentComplete"] = 100
+        if status in _BODILESS:
+            # The envelope is a body.
+            status = 200
     else:
         members["errorCode"] = status
     if body == b"":

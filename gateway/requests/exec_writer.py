@@ -4,6 +4,8 @@ Pure. It stands between what writes the response of a function, or the 202 of a 
 and the client's connection.
 """
 
+from enum import Enum
+
 from gateway.invocation.headers import nvcf_status
 from gateway.invocation.polled import percent_of
 from gateway.requests.exec_body import MAX_RESPONSE_BYTES, encode_response
@@ -35,6 +37,27 @@ _OF_BODY = frozenset(
     }
 )
 """Response headers that describe the function's body, which the client does not get as it is."""
+
+
+class PolledForm(Enum):
+    """The form in which a client of the polling routes gets responses."""
+
+    PEXEC = b"pexec"
+    """As they are."""
+    EXEC = b"exec"
+    """In an envelope."""
+    EXEC_TEXT = b"exec-text"
+    """The same, ``as_text`` of `gateway.requests.exec_body.encode_response`."""
+
+    @property
+    def is_exec(self) -> bool:
+        return self is not PolledForm.PEXEC
+
+    def writer(self, client: ResponseWriter, request_id: str) -> ResponseWriter:
+        """Return what writes the response of a call to ``client`` in this form."""
+        if self is PolledForm.PEXEC:
+            return client
+        return ExecWriter(client, request_id, as_text=self is PolledForm.EXEC_TEXT)
 
 
 class ExecWriter:

@@ -23,6 +23,7 @@ from http1.stream import (
     RequestStream,
     ResponseWriter,
 )
+from queueing.interface import QueueUnavailable
 from runtime.tasks import spawn
 from wire.headers import CONTENT_LENGTH, NVCF_HOLDER_SECRET, forwardable
 from wire.http1 import encode_request_head
@@ -57,14 +58,21 @@ class Forwarder:
         process: int,
         window_s: float,
         otherwise: Otherwise,
+        silent: Otherwise,
     ) -> RequestStream:
         """Forward ``request`` to the process with this number.
 
         ``window_s`` is how long it may wait for a response head. ``otherwise`` is called if the
-        holder is gone, or goes before the head.
+        holder is gone, or goes before the head. ``silent`` is called in its place if the holder may
+        still be there, and does not respond.
         """
         exchange = ForwardedExchange(
-            request, client, otherwise, self._windows, lambda: self._holders.forget(process)
+            request,
+            client,
+            otherwise,
+            silent,
+            self._windows,
+            lambda: spawn(self._reach(exchange, None, process, window_s), "requests.forward"),
         )
         holder = self._holders.known(process)
         connection = None if holder is None else holder.pool.take()
@@ -81,9 +89,14 @@ class Forwarder:
         holders = self._holders
         for is_known in (True, False):
             if holder is None or not is_known:
-                holder = await holders.ask(process)
-            if holder is None:
-                break
+                try:
+                    holder = await holders.ask(process)
+                except QueueUnavailable:
+                    # Perhaps it has just died, which the broker learns soon.
+                    continue
+                if holder is None:
+                    exchange.fall_back()
+                    return
             try:
                 connection = holder.pool.take() or await holder.pool.connect()
             except OSError:
@@ -91,7 +104,7 @@ class Forwarder:
                 continue
             exchange.send(holder, connection, window_s)
             return
-        exchange.fall_back()
+        exchange.fall_back(is_silent=True)
 
 
 Serve = Callable[[Request, ResponseWriter], RequestStream]
@@ -131,15 +144,16 @@ class ForwardedExchange(NullRequestStream, NullResponseStream):
     """One forwarded request: towards the client, and towards the holder."""
 
     __slots__ = (
+        "_again",
         "_client",
         "_connection",
-        "_forget",
         "_has_head",
         "_is_misdirected",
         "_is_over",
         "_next",
         "_otherwise",
         "_request",
+        "_silent",
         "_windows",
         "due_at",
         "slot",
@@ -150,17 +164,19 @@ class ForwardedExchange(NullRequestStream, NullResponseStream):
         request: Request,
         client: ResponseWriter,
         otherwise: Otherwise,
+        silent: Otherwise,
         windows: Windows,
-        forget: Callable[[], object],
+        again: Callable[[], object],
     ) -> None:
-        """``forget`` is called if another process listens where the holder did."""
+        """``again`` is called once if the holder is not where it was: it asks where it is."""
         self._request = request
         self._client = client
         self._otherwise = otherwise
+        self._silent = silent
         self._windows = windows
         self._connection: ClientConnection | None = None
         self._next: RequestStream | None = None
-        self._forget = forget
+        self._again: Callable[[], object] | None = again
         self._has_head = self._is_over = self._is_misdirected = False
         self.due_at: float | None = None
         self.slot = -1
@@ -171,6 +187,7 @@ class ForwardedExchange(NullRequestStream, NullResponseStream):
             connection.release()
             return
         self._connection = connection
+        self._is_misdirected = False
         request = self._request
         self._windows.open(self, window_s + HEAD_GRACE_S)
         headers = forwardable(request.headers, _REPLACED)
@@ -185,16 +202,24 @@ class ForwardedExchange(NullRequestStream, NullResponseStream):
         if self._client.is_writing_paused():
             connection.pause_reading()
 
-    def fall_back(self) -> None:
-        """Serve the request without the holder."""
+    def fall_back(self, *, is_silent: bool = False) -> None:
+        """Serve the request without the holder, which is gone, or does not respond."""
         if not self._is_over:
             self._is_over = True
-            self._next = self._otherwise()
+            self._next = self._silent() if is_silent else self._otherwise()
 
     def timed_out(self) -> None:
         """No response head has come: the holder stands still."""
         self._close()
-        self.fall_back()
+        self.fall_back(is_silent=True)
+
+    def _ask_again(self) -> None:
+        """The holder is not where it was, or has closed a connection."""
+        again, self._again = self._again, None
+        if again is not None and not self._is_over:
+            again()
+        else:
+            self.fall_back(is_silent=True)
 
     # The client
 
@@ -245,8 +270,7 @@ class ForwardedExchange(NullRequestStream, NullResponseStream):
         if self._is_over:
             return
         if self._is_misdirected:
-            self._forget()
-            self.fall_back()
+            self._ask_again()
             return
         self._is_over = True
         if connection is not None and connection.trailers:
@@ -258,7 +282,7 @@ class ForwardedExchange(NullRequestStream, NullResponseStream):
         self._connection = None
         self._windows.close(self)
         if not self._has_head:
-            self.fall_back()
+            self._ask_again()
         elif not self._is_over:
             self._is_over = True
             self._client.abort()

@@ -20,7 +20,7 @@ from gateway.errors import StoreUnavailable
 from gateway.store.names import META
 from gateway.store.records import Store
 from http1.client.pool import Connect, Pool
-from queueing.interface import Bus, QueueUnavailable, Subscription
+from queueing.interface import Bus, NoResponder, Subscription
 from runtime.events import emit
 from runtime.tasks import spawn
 from wire.subjects import holder_subject
@@ -83,11 +83,16 @@ class Holders:
         return holder
 
     async def ask(self, process: int) -> Holder | None:
-        """Return a process, `None` if it does not respond."""
+        """Return a process, `None` if there is none with this number.
+
+        Raises `queueing.interface.QueueUnavailable` if that is not known: it does not respond, or
+        the broker does not.
+        """
         try:
             reply = await self._bus.request(holder_subject(self._region, process).encode(), b"?")
             uri, secret = orjson.loads(reply)
-        except (QueueUnavailable, ValueError):
+        except (NoResponder, ValueError):
+            self.forget(process)
             return None
         parts = urlsplit(uri)
         if parts.hostname is None or parts.port is None:

@@ -24,6 +24,7 @@ from wire.headers import (
     CONTENT_TYPE,
     IDEMPOTENCY_KEY,
     NVCF_INPUT_ASSET_REFERENCES,
+    NVCF_WEBHOOK_URL,
 )
 from wire.ids import parse_uuid
 
@@ -78,7 +79,7 @@ class Fingerprint:
     """Computes the digest of one request while its body arrives.
 
     Of its head: method, target as the client sent it, the version that it names, if any, and the
-    headers of `_FINGERPRINTED`.
+    headers of `_FINGERPRINTED`; input assets and the webhook.
     """
 
     __slots__ = ("_body", "_head")
@@ -95,6 +96,9 @@ class Fingerprint:
         parts = [request.method, target, (version_id or "").encode()]
         parts += [get(name, b"").strip() for name in _FINGERPRINTED]
         parts.append(references or get(NVCF_INPUT_ASSET_REFERENCES, b""))
+        if NVCF_WEBHOOK_URL in request.values:
+            # What the second of two requests asks for must not be ignored.
+            parts.append(get(NVCF_WEBHOOK_URL, b""))
         self._head = sha256(_joined(parts)).digest()
         self._body = sha256()
 

@@ -14,6 +14,7 @@ from gateway.store.interface import ClaimStore
 from runtime.events import emit
 from runtime.tasks import spawn
 from runtime.timeouts import silence_limit
+from wire.deadlines import MAX_INVOCATION_S
 
 CLAIM_WITHIN_S = 5.0
 """A call waits so long for its claim, at most."""
@@ -24,7 +25,15 @@ _RELEASE_AGAIN_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
 _ATTEMPTS = 5
 """A claim may be released or expire between two looks."""
 
+_SETTLES_S = 60.0
+"""A call is over, and its response stored, so long after its longest run."""
+
 _log = logging.getLogger("gateway.requests")
+
+
+def claim_age_s(retention_s: float) -> float:
+    """Return how long a claim is kept: as long as responses, and longer than any call runs."""
+    return max(retention_s, MAX_INVOCATION_S + _SETTLES_S)
 
 
 class KeyClaims:

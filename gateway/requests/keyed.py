@@ -12,18 +12,24 @@ from gateway.errors import (
 )
 from gateway.invocation.once import OnceInvocation
 from gateway.requests.detached import DetachedCall
-from gateway.requests.exchanges import FirstExchange, ResponseExchange, Windows
+from gateway.requests.exchanges import ACCEPTED, FirstExchange, ResponseExchange, Windows
 from gateway.requests.idempotency import ClaimPosition, Decision, Fingerprint, Found, decide
 from gateway.requests.prefer import Terms
 from gateway.requests.recording import Recording
 from gateway.requests.repetition import Repetition
 from http1.stream import Headers, NullRequestStream, RequestStream, ResponseWriter
-from wire.headers import IDEMPOTENT_REPLAYED, PREFERENCE_APPLIED
+from wire.headers import ACCESS_CONTROL_EXPOSE_HEADERS, IDEMPOTENT_REPLAYED
+from wire.http1 import encode_lines
 
-REPLAYED = (IDEMPOTENT_REPLAYED, b"true")
+REPLAYED: Headers = [
+    (IDEMPOTENT_REPLAYED, b"true"),
+    (ACCESS_CONTROL_EXPOSE_HEADERS, IDEMPOTENT_REPLAYED),
+]
+"""What the response of an earlier call has beside its own headers: no other one pays for it."""
 FINGERPRINT = "fingerprint"
 """What is stored with a response beside itself: a member of `DetachedCall.extra`."""
 _STILL_RUNS = "the first call with this Idempotency-Key waits or runs still"
+_INCOMPLETE = "the first request with this Idempotency-Key is not complete yet"
 DID_NOT_RUN = "The first call with this Idempotency-Key did not run; send this one again"
 
 
@@ -134,12 +140,32 @@ class KeyedExchange(FirstExchange):
         super().request_end()
 
 
-class RepeatedExchange(ResponseExchange):
-    """A client that repeats a call, and gets the response of the first one."""
+class RepeatedResponse(ResponseExchange):
+    """A client that repeats a call, and gets the response of the first one. Call `start`."""
+
+    __slots__ = ()
+
+    own_lines = encode_lines(REPLAYED)
+
+    def start(self) -> None:
+        """Bring the client what it waits for. Raises as `ResponseExchange.begin`."""
+        raise NotImplementedError
+
+    def _headers(self, recording: Recording) -> Headers:
+        return [*super()._headers(recording), *REPLAYED]
+
+    def _length(self, recording: Recording) -> int | None:
+        """Return the length that the first client was told: the method is the same."""
+        return recording.body_bytes
+
+    def _send(self, status: int, headers: Headers, body: bytes) -> None:
+        super()._send(status, [*headers, *REPLAYED], body)
+
+
+class RepeatedExchange(RepeatedResponse):
+    """One on the routes where clients wait for the response, or want 202 by themselves."""
 
     __slots__ = ("_asked",)
-
-    own_lines = b"%b: %b\r\n" % REPLAYED
 
     def __init__(
         self,
@@ -170,46 +196,62 @@ class RepeatedExchange(ResponseExchange):
             self.send_problem(PollTimeout.of(self._asked.poll_s, _STILL_RUNS, 1))
 
     def _accept(self) -> None:
-        self.send_accepted([(PREFERENCE_APPLIED, b"respond-async")])
-
-    def _headers(self, recording: Recording, headers: Headers) -> Headers:
-        return [*super()._headers(recording, headers), REPLAYED]
-
-    def _length(self, recording: Recording) -> int | None:
-        """Return the length that the first client was told: the method is the same."""
-        return recording.body_bytes
-
-    def _send(
-        self, status: int, headers: Headers, body: bytes, exposed: tuple[bytes, bytes] | None = None
-    ) -> None:
-        super()._send(status, [*headers, REPLAYED], body, exposed)
+        self.send_accepted(ACCEPTED)
 
 
 class RepeatedCall(NullRequestStream):
     """A call that repeats the one that its holder has, once its own request is complete."""
 
-    __slots__ = ("_fingerprint", "_keyed", "_make", "_refuse", "_stream")
+    __slots__ = (
+        "_count",
+        "_fingerprint",
+        "_keyed",
+        "_make",
+        "_poll_s",
+        "_refuse",
+        "_stream",
+        "_windows",
+        "due_at",
+        "slot",
+    )
 
     def __init__(
         self,
         keyed: KeyedCall,
-        fingerprint: str,
-        make: Callable[[DetachedCall], RepeatedExchange],
+        asked: Repetition,
+        make: Callable[[DetachedCall], RepeatedResponse],
         refuse: Callable[[GatewayError], object],
+        count: Callable[[Decision], object],
+        windows: Windows,
     ) -> None:
-        """``make`` returns the exchange of its client, ``refuse`` responds with a problem."""
+        """``make`` returns the exchange of its client, ``refuse`` responds with a problem.
+
+        ``count`` is called with what becomes of the call.
+        """
         self._keyed = keyed
-        self._fingerprint = fingerprint
+        self._windows = windows
+        self._poll_s = asked.poll_s
+        self.due_at: float | None = None
+        self.slot = -1
+        self._fingerprint = asked.fingerprint
         self._make = make
         self._refuse = refuse
-        self._stream: RepeatedExchange | None = None
+        self._count = count
+        self._stream: RepeatedResponse | None = None
 
     def start(self) -> None:
         """Decide as soon as it is known what the first request is."""
+        self._windows.open(self, self._poll_s)
         self._keyed.when_known(self._decide)
+
+    def timed_out(self) -> None:
+        """The client has waited for as long as it wanted to."""
+        self._keyed.forget(self._decide)
+        self._refuse(PollTimeout.of(self._poll_s, _INCOMPLETE, 1))
 
     def request_broken(self) -> None:
         """The client left: the first call goes on."""
+        self._windows.close(self)
         self._keyed.forget(self._decide)
         if self._stream is not None:
             self._stream.request_broken()
@@ -223,14 +265,17 @@ class RepeatedCall(NullRequestStream):
             self._stream.resume_writing()
 
     def _decide(self) -> None:
+        self._windows.close(self)
         keyed = self._keyed
         call = keyed.call
         if call is None or keyed.is_free:
+            self._count(Decision.AGAIN)
             self._refuse(Conflict(DID_NOT_RUN))
             return
         # Without a fingerprint its client left before its request was complete.
         found = Found.RUNNING if keyed.fingerprint else Found.LOST
         decision = decide(found, self._fingerprint, keyed.fingerprint)
+        self._count(Decision.REPLAY if decision is Decision.JOIN and call.is_over else decision)
         if decision is not Decision.JOIN:
             self._refuse(KeyReused() if decision is Decision.REFUSE else OutcomeUnknown())
             return

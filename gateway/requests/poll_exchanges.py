@@ -155,7 +155,7 @@ class PollExchange(ResponseExchange):
         call: DetachedCall,
         client: ResponseWriter,
         windows: Windows,
-        access: PageAccess,
+        access: PageAccess | None,
         watched: WatchedWriter,
         *,
         is_exec: bool,
@@ -215,8 +215,12 @@ class FirstPollExchange(FirstExchange):
         self._send(202, *pending_response(self.call, is_exec=self._is_exec))
 
     def request_broken(self) -> None:
-        """The client left: cancel the call, which nobody can poll, or whose response is cut off."""
+        """The client left."""
         self._stop()
         super().request_broken()
-        self.call.cancel()
+        self.abandon()
         self._watched.end()
+
+    def abandon(self) -> None:
+        """Cancel the call, which nobody can poll, or whose response is cut off."""
+        self.call.cancel()

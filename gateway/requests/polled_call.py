@@ -11,6 +11,8 @@ from runtime.timers import IDLE
 
 MIN_PATIENCE_S = 10.0
 """Least time for a client to come back after a 202, as with NVCF's worker."""
+_STOOD_STILL_S = 2.0
+"""Timers that are so late tell that the process stood still, and took no polls meanwhile."""
 KIND = "polled"
 """The word of these calls in the access log."""
 _NOTHING = CallProgress()
@@ -65,20 +67,36 @@ class PolledCall(DetachedCall):
         """A client waits no longer."""
         self._clients -= 1
         if not self._clients and self.ending is None and not self.recording.is_over:
-            self._patience = _Patience(self)
-            self._windows.open(self._patience, self._patience_s)
+            self._wait(self._patience_s)
+
+    def patience_ended(self, late_s: float) -> None:
+        """Its patience is over, since ``late_s``."""
+        if late_s > _STOOD_STILL_S:
+            # Nobody could come.
+            self._wait(MIN_PATIENCE_S)
+        else:
+            self.cancel()
+
+    def now(self) -> float:
+        """Return the monotonic time, in seconds."""
+        return self._ports.clock()
+
+    def _wait(self, seconds: float) -> None:
+        self._patience = _Patience(self, self.now() + seconds)
+        self._windows.open(self._patience, seconds)
 
 
 class _Patience:
     """The time that a call has for the next client. A `gateway.requests.exchanges.Window`."""
 
-    __slots__ = ("_call", "due_at", "slot")
+    __slots__ = ("_call", "_ends_at", "due_at", "slot")
 
-    def __init__(self, call: PolledCall) -> None:
+    def __init__(self, call: PolledCall, ends_at: float) -> None:
         self._call = call
+        self._ends_at = ends_at
         self.due_at: float | None = None
         self.slot = IDLE
 
     def timed_out(self) -> None:
         """Nobody came."""
-        self._call.cancel()
+        self._call.patience_ended(self._call.now() - self._ends_at)

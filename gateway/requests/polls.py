@@ -10,11 +10,11 @@ from gateway.requests.book import RequestBook
 from gateway.requests.detached import DetachedCall
 from gateway.requests.endpoint import Access
 from gateway.requests.errors import RequestNotFound
-from gateway.requests.exec_writer import ExecWriter
+from gateway.requests.exec_writer import PolledForm
 from gateway.requests.forwarding import Forwarder
 from gateway.requests.nvcf_paths import PolledPath
 from gateway.requests.poll_exchanges import PollExchange, watch
-from gateway.requests.stored_exchange import HasLived, StoredExchange
+from gateway.requests.stored_exchange import HasLived, StoredExchange, is_silent
 from http1.stream import Request, RequestStream, ResponseWriter
 from wire.ids import process_of
 
@@ -25,15 +25,14 @@ RESPONSE = b"response"
 class Poll(NamedTuple):
     """One poll, by whom it is.
 
-    ``served`` is called with the status of the response. ``as_text`` as for
-    `gateway.requests.exec_body.encode_response`.
+    ``served`` is called with the status of the response.
     """
 
     request: Request
     path: PolledPath
     window_s: int
     principal: Principal
-    as_text: bool
+    form: PolledForm
     served: Callable[[int], None]
 
 
@@ -71,6 +70,7 @@ class Polls:
             process,
             poll.window_s,
             lambda: self._serve_stored(poll, client, self._has_lived),
+            lambda: self._serve_stored(poll, client, is_silent),
         )
 
     def _serve_here(self, call: DetachedCall, poll: Poll, client: ResponseWriter) -> RequestStream:
@@ -80,11 +80,11 @@ class Polls:
         watched = watch(call, client, poll.served)
         exchange = PollExchange(
             call,
-            _wrapped(watched, poll),
+            poll.form.writer(watched, call.request_id),
             self._book,
             self._access.cross_origin.of_endpoint(poll.request),
             watched,
-            is_exec=poll.path.is_exec,
+            is_exec=poll.form.is_exec,
         )
         try:
             exchange.begin(poll.window_s)
@@ -106,36 +106,15 @@ class Polls:
             lambda *of_call: self._access.may_see(poll.principal, *of_call),
             lambda _, status: poll.served(status),
         )
-        return StoredPoll(asked, _wrapped(client, poll), client, self._book, has_lived)
-
-
-class StoredPoll(StoredExchange):
-    """A poll for a stored response. What is refused is not in an envelope."""
-
-    __slots__ = ("_outer",)
-
-    def __init__(
-        self,
-        asked: Asked,
-        client: ResponseWriter,
-        outer: ResponseWriter,
-        book: RequestBook,
-        has_lived: HasLived,
-    ) -> None:
-        """``client`` wraps the response and writes to ``outer``."""
-        self._outer = outer
-        super().__init__(asked, client, book.responses, has_lived, book.with_webhook)
-
-    def _refuse(self, error: GatewayError) -> None:
-        self._asked.refuse(self._outer, error)
+        return StoredExchange(
+            asked,
+            poll.form.writer(client, poll.path.request_id),
+            self._book.responses,
+            has_lived,
+            self._book.with_webhook,
+            refused=client,
+        )
 
 
 async def _is_here(process: int) -> bool:  # noqa: ARG001 - a `HasLived`
     return False
-
-
-def _wrapped(client: ResponseWriter, poll: Poll) -> ResponseWriter:
-    """Return what puts a response into an envelope if the poll is one of exec."""
-    if not poll.path.is_exec:
-        return client
-    return ExecWriter(client, poll.path.request_id, as_text=poll.as_text)

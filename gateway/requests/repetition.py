@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from gateway.errors import NotFound
+from gateway.requests.exec_writer import PolledForm
 from gateway.requests.idempotency import ClaimPosition
 from gateway.requests.prefer import Terms, terms_of
 from gateway.routing.call_head import poll_seconds
@@ -14,6 +15,7 @@ from wire.headers import (
     NVCF_CLAIM,
     NVCF_FINGERPRINT,
     NVCF_POLL_SECONDS,
+    NVCF_POLLED_FORM,
     NVCF_SENT_TARGET,
     PREFER,
 )
@@ -21,13 +23,16 @@ from wire.ids import parse_uuid
 
 REPETITIONS_PATH = b"/v2/repetitions/"
 """Paths at a process's attach listener, for other processes only."""
+_FORMS = {form.value: form for form in PolledForm}
+"""By the values of ``nvcf-polled-form``."""
 
 
 class Repetition(NamedTuple):
     """A complete request that repeats the call ``first_id``, which has the claim at ``position``.
 
     ``poll_s`` is how long its client waits for a response head, ``access`` what the response gets
-    for web pages.
+    for web pages. ``form`` is that of its response if it came over the polling routes: then it gets
+    what a poll gets, and ``terms`` do not count.
     """
 
     first_id: str
@@ -36,6 +41,7 @@ class Repetition(NamedTuple):
     terms: Terms
     poll_s: int
     access: PageAccess | None
+    form: PolledForm | None = None
 
 
 def forwarded_request(asked: Repetition, request: Request) -> Request:
@@ -47,7 +53,10 @@ def forwarded_request(asked: Repetition, request: Request) -> Request:
         (NVCF_POLL_SECONDS, b"%d" % asked.poll_s),
         (NVCF_SENT_TARGET, request.target),
     ]
-    headers += [(name, value) for name, value in request.headers if name == PREFER]
+    if asked.form is None:
+        headers += [(name, value) for name, value in request.headers if name == PREFER]
+    else:
+        headers.append((NVCF_POLLED_FORM, asked.form.value))
     return Request(
         b"HEAD" if request.method == b"HEAD" else b"GET",
         REPETITIONS_PATH + asked.first_id.encode(),
@@ -75,6 +84,7 @@ def repetition_of(request: Request) -> Repetition:
         terms_of(request) or Terms(),
         DEFAULT_POLL_S if poll is None else poll_seconds(poll),
         None,
+        _FORMS.get(get(NVCF_POLLED_FORM, b"")),
     )
 
 

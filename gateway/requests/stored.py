@@ -6,6 +6,7 @@ call (`gateway.requests.views`), whose it is, and the head of the response.
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -18,6 +19,7 @@ from gateway.requests.detached import DetachedCall
 from gateway.requests.recording import Recording
 from gateway.requests.views import time_text, view_of
 from http1.stream import Headers
+from wire.http1 import split_lines
 from wire.problem import instance_of
 
 PREFIX = "responses/"
@@ -29,6 +31,7 @@ _MAX_LINE_BYTES = 1_048_576
 class Shown(NamedTuple):
     """What is known of a stored response before its body. ``expires_at`` is in Unix seconds.
 
+    ``body_bytes`` is the length that was announced, also for a HEAD; ``None`` if none was.
     ``extra`` is what the kind of the call has added (`DetachedCall.extra`).
     """
 
@@ -41,6 +44,7 @@ class Shown(NamedTuple):
     status: int
     headers: Headers
     trailers: Headers
+    body_bytes: int | None
     expires_at: float
     view: dict[str, object]
     extra: Mapping[str, object]
@@ -97,8 +101,7 @@ class StoredResponses:
     async def put(self, call: DetachedCall) -> None:
         """Store what became of ``call``, which is over. Raises `StoreUnavailable`."""
         recording = call.recording
-        status, headers, body = _response_of(call)
-        line = self._line(call, status, headers)
+        line, body = self._line(call)
         if body is not None:
             parts, size = _one(line + body), len(line) + len(body)
         else:
@@ -113,8 +116,7 @@ class StoredResponses:
         """
         objects: list[tuple[str, bytes]] = []
         for call in calls:
-            status, headers, body = _response_of(call)
-            line = self._line(call, status, headers)
+            line, body = self._line(call)
             objects.append((PREFIX + call.request_id, line + (body or b"")))
         await self._store.put_batch(objects, content_type=_OCTETS)
 
@@ -140,10 +142,16 @@ class StoredResponses:
         """Delete a stored response, if there is one. Raises `StoreUnavailable`."""
         await self._store.delete(PREFIX + request_id)
 
-    def _line(self, call: DetachedCall, status: int, headers: Headers) -> bytes:
+    def _line(self, call: DetachedCall) -> tuple[bytes, bytes | None]:
+        """Return the line and the body; no body: it is that of the recording, not in memory."""
+        status, headers, body_bytes, body = _response_of(call)
         ending = call.ending
         finished_at = call.created_at if ending is None else ending.finished_at
         expires_at = finished_at + self.retention_s
+        view = view_of(call)
+        if ending is not None:
+            view["state"] = ending.state
+        view["expiresAt"] = time_text(expires_at)
         document = {
             "schema": _SCHEMA,
             "account": call.account,
@@ -153,17 +161,14 @@ class StoredResponses:
             "kind": call.kind,
             "method": call.method.decode("latin-1"),
             "status": status,
-            "headers": _texts(headers),
+            "headers": headers,
             "trailers": _texts(call.recording.trailers),
+            "bodyBytes": body_bytes,
             "expiresAt": expires_at,
-            "view": {
-                **view_of(call),
-                "state": call.state if ending is None else ending.state,
-                "expiresAt": time_text(expires_at),
-            },
+            "view": view,
             "extra": dict(call.extra),
         }
-        return orjson.dumps(document) + b"\n"
+        return orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE), body
 
 
 def is_short(call: DetachedCall) -> bool:
@@ -172,15 +177,32 @@ def is_short(call: DetachedCall) -> bool:
     return (ending is not None and ending.problem is not None) or call.recording.whole() is not None
 
 
-def _response_of(call: DetachedCall) -> tuple[int, Headers, bytes | None]:
-    """Return status, headers and body of what is stored; no body: it is that of the recording."""
+def _response_of(
+    call: DetachedCall,
+) -> tuple[int, list[tuple[str, str]], int | None, bytes | None]:
+    """Return status, headers, announced length and body of what is stored.
+
+    No body: it is that of the recording, not in memory.
+    """
     ending, recording = call.ending, call.recording
     if ending is None or ending.problem is None:
-        return recording.status, recording.headers, recording.whole()
+        encoded = recording.encoded
+        if encoded is None:
+            texts = _texts(recording.headers)
+        else:
+            texts = [*_texts_of(encoded.lines), *_texts(split_lines(recording.more_lines))]
+        return recording.status, texts, recording.body_bytes, recording.whole()
     status, headers, body = problem_for(
         ending.problem, instance_of(call.target), call.request_id, id_header=False
     )
-    return status, with_platform_headers(headers, status, call.request_id), body
+    texts = _texts(with_platform_headers(headers, status, call.request_id))
+    return status, texts, len(body), body
+
+
+@lru_cache(maxsize=256)
+def _texts_of(lines: bytes) -> list[tuple[str, str]]:
+    """Return `_texts` of the lines of an encoded head, which repeat."""
+    return _texts(split_lines(lines))
 
 
 def _texts(headers: Headers) -> list[tuple[str, str]]:
@@ -205,6 +227,7 @@ def _shown(document: dict[str, Any]) -> Shown:
         document["status"],
         _headers(document["headers"]),
         _headers(document["trailers"]),
+        document.get("bodyBytes"),
         document["expiresAt"],
         document["view"],
         document["extra"],

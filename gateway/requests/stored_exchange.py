@@ -8,7 +8,7 @@ import orjson
 
 from gateway.errors import GatewayError
 from gateway.requests.asked import EVENT_STREAM, JSON, Asked
-from gateway.requests.errors import HolderLost, RequestNotFound
+from gateway.requests.errors import HolderLost, HolderSilent, RequestNotFound
 from gateway.requests.event_ids import EventSearch
 from gateway.requests.events import final_events
 from gateway.requests.exchanges import is_event_stream
@@ -20,13 +20,23 @@ from wire.http1 import BODILESS_STATUSES
 from wire.ids import process_of
 
 HasLived = Callable[[int], Awaitable[bool]]
-"""Returns whether there ever was a process with this number."""
+"""Returns whether there ever was a process with this number.
+
+Raises `gateway.requests.errors.HolderSilent` if it may still be there."""
 Complete = Callable[[dict[str, object]], Awaitable[dict[str, object]]]
 """Returns the view of a call with what became of its webhook."""
 
 
+async def is_silent(process: int) -> bool:  # noqa: ARG001 - a `HasLived`
+    """Raise `HolderSilent`: it is not known whether the process lives."""
+    raise HolderSilent
+
+
 class StoredExchange(NullRequestStream):
-    """Serves one request from the object store."""
+    """Serves one request from the object store.
+
+    ``on_deleted`` is called with what was known of a response that has been deleted.
+    """
 
     __slots__ = (
         "_asked",
@@ -34,9 +44,11 @@ class StoredExchange(NullRequestStream):
         "_complete",
         "_has_head",
         "_has_lived",
+        "_refused",
         "_responses",
         "_resumed",
         "_task",
+        "on_deleted",
     )
 
     def __init__(
@@ -46,13 +58,17 @@ class StoredExchange(NullRequestStream):
         responses: StoredResponses,
         has_lived: HasLived,
         complete: Complete,
+        refused: ResponseWriter | None = None,
     ) -> None:
+        """What is refused goes to ``refused``, if ``client`` puts responses into envelopes."""
         self._asked = asked
         self._client = client
+        self._refused = refused or client
         self._responses = responses
         self._has_lived = has_lived
         self._complete = complete
         self._has_head = False
+        self.on_deleted: Callable[[Shown], None] | None = None
         self._resumed = asyncio.Event()
         if not client.is_writing_paused():
             self._resumed.set()
@@ -82,10 +98,7 @@ class StoredExchange(NullRequestStream):
             if self._has_head:
                 self._client.abort()
             else:
-                self._refuse(error)
-
-    def _refuse(self, error: GatewayError) -> None:
-        self._asked.refuse(self._client, error)
+                asked.refuse(self._refused, error)
 
     async def _absent(self) -> GatewayError:
         """Return what is to be said of a call that nobody knows."""
@@ -102,6 +115,8 @@ class StoredExchange(NullRequestStream):
             raise RequestNotFound
         if asked.request.method == b"DELETE":
             await self._responses.delete(asked.request_id)
+            if self.on_deleted is not None:
+                self.on_deleted(shown)
             asked.send(self._client, 204, [], b"")
         elif asked.part == b"response":
             await self._send_response(stored, shown)
@@ -119,9 +134,7 @@ class StoredExchange(NullRequestStream):
         """Send the response as it was."""
         asked, client = self._asked, self._client
         begin = await self._begin_of(shown)
-        size: int | None = stored.size - begin
-        if shown.status in BODILESS_STATUSES or shown.trailers:
-            size = None
+        size = self._size_of(stored, begin)
         self._has_head = True
         asked.counted(asked.request, shown.status)
         client.send_head(shown.status, asked.access.of_forwarded(shown.status, shown.headers), size)
@@ -135,6 +148,12 @@ class StoredExchange(NullRequestStream):
             if shown.trailers:
                 client.add_trailers(shown.trailers)
         client.send_end()
+
+    def _size_of(self, stored: StoredResponse, begin: int) -> int | None:
+        """Return the length to announce of the body from ``begin`` on."""
+        if stored.shown.status in BODILESS_STATUSES or stored.shown.trailers:
+            return None
+        return stored.size - begin
 
     async def _begin_of(self, shown: Shown) -> int:
         """Return where the body begins for the client: after the event that it has seen last."""

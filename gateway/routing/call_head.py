@@ -49,7 +49,8 @@ class CallHead(NamedTuple):
     The ids are canonical UUID text. The header values are as they came, ``None`` if absent.
     ``is_linked``: ``authorization`` is made of the token in the query. ``sent_target`` is the
     target that the client sent, if the function gets another one; else empty. ``is_grpc``: errors
-    are gRPC's, and ``poll_seconds`` takes the call's deadline into account.
+    are gRPC's, and ``poll_seconds`` takes the call's deadline into account. ``route`` is that of a
+    call over NVCF's polling routes, as in metrics; else empty.
     """
 
     function_id: str
@@ -61,6 +62,7 @@ class CallHead(NamedTuple):
     sent_target: bytes = b""
     is_grpc: bool = False
     cancel_after: bytes | None = None
+    route: str = ""
 
 
 def plain_head(request: Request) -> CallHead:

@@ -54,6 +54,11 @@ class PageAccess(NamedTuple):
     replaces: bool
     is_linked: bool = False
 
+    @property
+    def is_seen(self) -> bool:
+        """Whether responses get anything: it is a page that calls, or the URL is to be kept."""
+        return self.policy is not None or self.is_linked
+
     def of_forwarded(self, status: int, headers: Headers) -> Headers:
         """Return the headers of a response that a server behind the gateway made.
 
@@ -77,12 +82,14 @@ class PageAccess(NamedTuple):
 class CrossOrigin:
     """Finds the policy for a request, by the read model alone."""
 
-    __slots__ = ("_model", "_own")
+    __slots__ = ("_model", "_own", "_without_page")
 
     def __init__(self, model: ReadModel, own: PagePolicy) -> None:
         """``own`` is the gateway's policy."""
         self._model = model
         self._own = own
+        # An open policy is the same for all: only pages get its headers.
+        self._without_page = PageAccess(None if own.is_open else own, None, replaces=True)
 
     def preflight(self, request: Request, head: CallHead | None) -> Headers | None:
         """Return the headers of the 204 for a preflight, `None` for every other request.
@@ -127,10 +134,10 @@ class CrossOrigin:
 
     def of_endpoint(self, request: Request) -> PageAccess:
         """Return what the responses of an endpoint get, the REST API's included."""
-        origin = next((value for name, value in request.headers if name == ORIGIN), None)
-        # An open policy is the same for all: only pages get its headers.
-        is_shown = origin is not None or not self._own.is_open
-        return PageAccess(self._own if is_shown else None, origin, replaces=True)
+        if ORIGIN not in request.values:
+            return self._without_page
+        origin = next(value for name, value in request.headers if name == ORIGIN)
+        return PageAccess(self._own, origin, replaces=True)
 
     def _find_policy(self, head: CallHead, origin: bytes | None) -> PagePolicy | None:
         """Return the policy of the version that the call would get, `None` if it has none.

@@ -1,6 +1,6 @@
 """The gateway's metrics: NVCF's names (`docs/wire.md` §17.1), and histograms from 1 ms up."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
 from gateway.domain.model import FunctionVersion
@@ -106,7 +106,7 @@ class _VersionMeters:
 
 
 _ExchangeMeters = tuple[CounterChild, HistogramChild, SummaryChild]
-"""The series of one method and status: requests, duration, size of the response body."""
+"""The series of one method, status and endpoint: requests, duration, size of the response body."""
 
 
 class GatewayMetrics:
@@ -129,11 +129,11 @@ class GatewayMetrics:
             "Bytes of response bodies",
             ("method", "status", "endpoint"),
         )
-        pending = registry.gauge(
+        self._all_pending = registry.gauge(
             "axum_http_requests_pending", "HTTP requests in progress", ("method", "endpoint")
         )
         self._pending: dict[bytes, GaugeChild] = {
-            method: pending.child(method.decode(), _HOST_ROUTED)
+            method: self._all_pending.child(method.decode(), _HOST_ROUTED)
             for method in sorted({*_METHODS, _OTHER_METHOD})
         }
         self._requests = registry.counter(
@@ -187,7 +187,7 @@ class GatewayMetrics:
         )
         self._versions: dict[tuple[str, str], _VersionMeters] = {}
         self._function_of: dict[str, str] = {}
-        self._exchanges: dict[tuple[bytes, int], _ExchangeMeters] = {}
+        self._exchanges: dict[tuple[bytes, int, str], _ExchangeMeters] = {}
         self._ends: dict[Outcome, CounterChild] = {
             outcome: self._outcomes.child(outcome.value) for outcome in Outcome
         }
@@ -319,6 +319,21 @@ class GatewayMetrics:
             "Responses of detached calls that the object store did not take",
         ).set_function(lambda: detached.not_stored)
 
+    def watch_keyed(self, decisions: Mapping[str, int]) -> None:
+        """Show what became of calls with an Idempotency-Key, by what was decided."""
+
+        def decided() -> Iterator[Reading]:
+            return (((decision,), count) for decision, count in decisions.items())
+
+        self._registry.add(
+            ScrapedCounter(
+                "gateway_keyed_calls_total",
+                "Calls with an Idempotency-Key, by what became of them",
+                ("decision",),
+                decided,
+            )
+        )
+
     def watch_websockets(self, live: Callable[[], Iterable[Invocation]]) -> None:
         """Show how many WebSockets are open, of the invocations in ``live``."""
 
@@ -364,8 +379,11 @@ class GatewayMetrics:
                 self._errors.child(
                     str(invocation.status), invocation.version.function_id
                 ).value += 1
-        count, duration, body_size = self._exchange(invocation.method, invocation.status)
-        count.value += 1
+        route = invocation.route
+        count, duration, body_size = self._exchange(invocation.method, invocation.status, route)
+        if not route:
+            # The exchanges of a polled call are counted one by one.
+            count.value += 1
         duration.observe(total_s)
         body_size.count += 1
         body_size.sum += invocation.response_bytes
@@ -379,7 +397,7 @@ class GatewayMetrics:
             self._refusals.child(endpoint, reason).value += 1
         text = method if method in _METHODS else _OTHER_METHOD
         self._http.child(text.decode(), str(status), endpoint).value += 1
-        if endpoint == _HOST_ROUTED and status != CLIENT_GONE_STATUS:
+        if reason and endpoint == _HOST_ROUTED and status != CLIENT_GONE_STATUS:
             self._errors.child(str(status), "").value += 1
 
     def record_overload(self, version: FunctionVersion) -> None:
@@ -389,7 +407,11 @@ class GatewayMetrics:
     def _pending_of(self, invocation: Invocation) -> GaugeChild:
         pending = self._pending
         method = invocation.method
-        return pending[method if method in pending else _OTHER_METHOD]
+        if method not in pending:
+            method = _OTHER_METHOD
+        if invocation.route:
+            return self._all_pending.child(method.decode(), invocation.route)
+        return pending[method]
 
     def _meters(self, invocation: Invocation) -> _VersionMeters:
         version = invocation.version
@@ -409,11 +431,11 @@ class GatewayMetrics:
                 self._function_of[version.version_id] = version.function_id
         return meters
 
-    def _exchange(self, method: bytes, status: int) -> _ExchangeMeters:
-        key = (method if method in _METHODS else _OTHER_METHOD, status)
+    def _exchange(self, method: bytes, status: int, route: str) -> _ExchangeMeters:
+        key = (method if method in _METHODS else _OTHER_METHOD, status, route)
         children = self._exchanges.get(key)
         if children is None:
-            labels = (key[0].decode(), str(status), _HOST_ROUTED)
+            labels = (key[0].decode(), str(status), route or _HOST_ROUTED)
             children = self._exchanges[key] = (
                 self._http.child(*labels),
                 self._http_duration.child(*labels),

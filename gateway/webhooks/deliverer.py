@@ -56,6 +56,7 @@ STOP_S = 3.0
 RETRY_STORE_S = 5.0
 """Delay of an attempt that failed because of the store."""
 _GONE = 410
+_UNSIGNED = WebhookAttempt(0, "secret_unreadable")
 
 _log = logging.getLogger("gateway.webhooks")
 
@@ -302,7 +303,7 @@ class WebhookDeliverer:
         except Conflict:
             # Another process was faster. The feed tells what it has written, if it has not yet.
             least_s = 0.0 if known.planned_at > self._clocks.monotonic() else LEASE_S
-        except (StoreUnavailable, SealError, RecordError) as error:
+        except (StoreUnavailable, RecordError) as error:
             fields = {"request_id": known.name, "error": str(error)}
             emit(_log, "webhook.not_attempted", logging.WARNING, **fields)
             least_s = RETRY_STORE_S
@@ -326,8 +327,14 @@ class WebhookDeliverer:
         if refusal:
             await self._end(known, replace(delivery, error=refusal), FAILED, revision)
             return
-        secret = await self._secrets.of(delivery.account)
-        delivery = replace(delivery, holder=self._owner, attempts=delivery.attempts + 1)
+        delivery = replace(delivery, attempts=delivery.attempts + 1)
+        try:
+            secret = await self._secrets.of(delivery.account)
+        except SealError:
+            # It may be given a readable one within the day.
+            await self._finish(known, delivery, _UNSIGNED, revision)
+            return
+        delivery = replace(delivery, holder=self._owner)
         revision = await self._write(known, delivery, revision)
         now = self._clocks.now()
         body = delivery.body.encode()

@@ -71,25 +71,38 @@ class WebhookSecrets:
         return await self._change(account, lambda stored: stored)
 
     async def rotate(self, account: str) -> WebhookSecret:
-        """Make a new secret; the one that it replaces signs too for `OVERLAP_S`."""
+        """Make a new secret; the one that it replaces signs too for `OVERLAP_S`.
+
+        One that cannot be opened, because the master key is another one now, is just replaced.
+        """
 
         def rotated(stored: WebhookSecret) -> WebhookSecret:
             now = self._clock()
             return WebhookSecret(self._new(), now, stored.value, now + OVERLAP_S)
 
-        return await self._change(account, rotated)
+        return await self._change(account, rotated, replaces_unreadable=True)
 
     async def _change(
-        self, account: str, change: Callable[[WebhookSecret], WebhookSecret]
+        self,
+        account: str,
+        change: Callable[[WebhookSecret], WebhookSecret],
+        *,
+        replaces_unreadable: bool = False,
     ) -> WebhookSecret:
         name = NAME_PREFIX + account.encode().hex()
         for _ in range(_ATTEMPTS):
             found = await self._store.get_raw(BUCKET, name)
-            if found is None:
-                stored, revision = None, 0
+            stored, revision = None, 0
+            if found is not None:
+                revision = found[1]
+                try:
+                    stored = self._open(account, found[0])
+                except SealError:
+                    if not replaces_unreadable:
+                        raise
+            if stored is None:
                 changed = WebhookSecret(self._new(), self._clock())
             else:
-                stored, revision = self._open(account, found[0]), found[1]
                 changed = change(stored)
             if changed == stored:
                 return changed

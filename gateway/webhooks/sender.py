@@ -10,6 +10,8 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Mapping
+from concurrent.futures import Future
+from threading import Thread
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -25,6 +27,9 @@ TIMEOUT_S = 15.0
 _READ_BYTES = 4096
 _READ_S = 1.0
 """What is read of a response's body, and for how long: so that its sender sees no reset."""
+
+MAX_LOOKUPS = 64
+"""Names that are resolved at the same time; a further one waits for the end of one of them."""
 
 
 class WebhookAttempt(NamedTuple):
@@ -47,7 +52,7 @@ class WebhookSender:
     """Sends webhooks within ``rules``."""
 
     def __init__(self, rules: WebhookRules, resolver: AbstractResolver | None = None) -> None:
-        """``resolver`` finds the addresses of names, as `aiohttp.ThreadedResolver` does."""
+        """``resolver`` finds the addresses of names; by default the system's does."""
         self.rules = rules
         self._resolver = resolver
         self._session: aiohttp.ClientSession | None = None
@@ -81,7 +86,7 @@ class WebhookSender:
             await self._session.close()
 
     def _open(self) -> aiohttp.ClientSession:
-        resolver = self._resolver or aiohttp.ThreadedResolver()
+        resolver = self._resolver or _SystemResolver()
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 resolver=_CheckedResolver(resolver, self.rules),
@@ -104,6 +109,73 @@ class WebhookSender:
         if not self.rules.permits(target[0]):
             raise _AddressRefused(f"{target[0]} may not be reached")
         return socket.socket(family, kind, protocol)
+
+
+class _SystemResolver(AbstractResolver):
+    """Asks the system, in a thread for each name.
+
+    Whoever may invoke a function chooses the names, and their name servers may take a minute: in
+    the few threads of the event loop they would hold up all that the process looks up. The threads
+    do not hold up its end either.
+    """
+
+    def __init__(self) -> None:
+        self._free = asyncio.Semaphore(MAX_LOOKUPS)
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        await self._free.acquire()
+        loop = asyncio.get_running_loop()
+        found: Future[list[ResolveResult]] = Future()
+        # The thread goes on, also if nobody waits for it any more.
+        found.set_running_or_notify_cancel()
+
+        def ended(_: object) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._free.release)
+
+        found.add_done_callback(ended)
+        look_up = Thread(
+            target=_look_up, args=(found, host, port, family), name="webhook-name", daemon=True
+        )
+        try:
+            look_up.start()
+        except RuntimeError as error:
+            found.set_exception(OSError(str(error)))
+        return await asyncio.wrap_future(found)
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+def _address_of(target: tuple[Any, ...]) -> str:
+    """Return the address in one of `socket.getaddrinfo`'s; a link-local one with its scope."""
+    host, scope = target[0], target[3] if len(target) > 3 else 0
+    return f"{host}%{scope}" if scope else str(host)
+
+
+def _look_up(
+    found: "Future[list[ResolveResult]]", host: str, port: int, family: socket.AddressFamily
+) -> None:
+    try:
+        results = [
+            ResolveResult(
+                hostname=host,
+                host=_address_of(target),
+                port=port,
+                family=of_family,
+                proto=protocol,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for of_family, _, protocol, _, target in socket.getaddrinfo(
+                host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
+            )
+        ]
+    except (OSError, UnicodeError) as error:
+        found.set_exception(error if isinstance(error, OSError) else OSError(str(error)))
+    else:
+        found.set_result(results)
 
 
 class _CheckedResolver(AbstractResolver):

@@ -70,6 +70,10 @@ _known_lines: dict[bytes, tuple[bytes, bytes]] = {}
 _repeated: Repeated[tuple[KnownHead, int, ServerLimits]] = Repeated()
 """Heads that came at least twice, with their flags and the limits that they keep to."""
 
+_repeated_lines: Repeated[tuple[KnownHead, int, ServerLimits]] = Repeated()
+"""Header lines that came at least twice below different request lines: one of the heads, its flags
+and limits. None of them has HTTP/1.0, an absolute target or asks for a protocol."""
+
 MAX_KNOWN_NAMES = 512
 MAX_KNOWN_NAME_BYTES = 64
 _known_names: dict[bytes, bytes] = {
@@ -85,7 +89,7 @@ def read_head(block: bytes, limits: ServerLimits, now: float, peer: Peer) -> tup
     """Return the request of ``peer`` in ``block`` and its flags.
 
     A head that repeats is parsed twice, then looked up: its requests share what must not be
-    changed, and `Request.known`.
+    changed, and `Request.known`. So are header lines that repeat below another request line.
 
     ``block`` is a head without its last CRLFCRLF. ``now`` becomes ``received_at``. The request's
     ``authority`` is the host alone as `parse_authority` returns it, empty for HTTP/1.0 without one.
@@ -94,6 +98,44 @@ def read_head(block: bytes, limits: ServerLimits, now: float, peer: Peer) -> tup
     repeated = _repeated.known.get(block)
     if repeated is not None and repeated[2] is limits:
         return repeated[0].request(now, peer), repeated[1]
+    first, _, lines = block.partition(b"\r\n")
+    below = _repeated_lines.known.get(lines)
+    request, flags = None, 0
+    if below is not None and below[2] is limits:
+        request, flags = _with_lines_of(below[0], first, limits, now, peer), below[1]
+    if request is None:
+        request, flags = _read_whole(block, limits, now, peer)
+        if (
+            below is None
+            and not flags & (UPGRADES | HTTP_1_0)
+            and first.split(b" ")[1] == request.target
+            and _repeated_lines.has_come(lines)
+        ):
+            _repeated_lines.keep(lines, (KnownHead(request), flags, limits))
+    # One that asks for a protocol is not kept: who knows a head need not ask for which.
+    if not request.protocol and _repeated.has_come(block):
+        request.known = KnownHead(request)
+        _repeated.keep(block, (request.known, flags, limits))
+    return request, flags
+
+
+def _with_lines_of(
+    head: KnownHead, first: bytes, limits: ServerLimits, now: float, peer: Peer
+) -> Request | None:
+    """Return the request with the header lines of ``head``, `None` unless ``first`` is usual."""
+    if len(first) > limits.max_request_line_bytes:
+        return None
+    parts = first.split(b" ")
+    if len(parts) != 3 or parts[2] != b"HTTP/1.1":
+        return None
+    method, target, _ = parts
+    if method not in _METHODS or not _is_origin_form(target):
+        return None
+    return head.request_for(method, target, now, peer)
+
+
+def _read_whole(block: bytes, limits: ServerLimits, now: float, peer: Peer) -> tuple[Request, int]:
+    """Return the request and its flags. Raises `HttpError`."""
     lines = block.split(b"\r\n")
     first = lines[0]
     known = _known_lines.get
@@ -126,10 +168,6 @@ def read_head(block: bytes, limits: ServerLimits, now: float, peer: Peer) -> tup
         raise about(error, first, limits) from None
     request = Request(method, target, authority, headers, body_bytes, now, host, peer, values)
     request.protocol = _protocol_of(request, flags) if flags & UPGRADES else b""
-    # One that asks for a protocol is not kept: who knows a head need not ask for which.
-    if not request.protocol and _repeated.has_come(block):
-        request.known = KnownHead(request)
-        _repeated.keep(block, (request.known, flags, limits))
     return request, flags
 
 

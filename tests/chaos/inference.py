@@ -2,7 +2,7 @@
 
 ``python -m tests.chaos.inference NAME ADDRESS LOG``. HTTP/1.1. The path is
 ``/BEHAVIOUR/NUMBER?PARAMETERS``; the number must be that of the header x-call, and the request's
-body must be made of it.
+body must be made of it. The header x-target takes the place of the path ``/``.
 
 ==========  ================================================================================
 small       responds with a receipt of the body, after ``ms``
@@ -10,6 +10,7 @@ slow        the same, and does not notice before that its caller has left
 stream      sends ``events`` server-sent events, one each ``ms``
 download    sends ``bytes`` of the call's payload, in chunks if its number is odd
 error       responds 422
+polled      202 to a POST, and to each GET until ``ms`` later; then as small. A GET is no run
 ==========  ================================================================================
 
 The log has one line of JSON per event of a run: ``start`` (its head was read), ``first`` (the
@@ -27,10 +28,11 @@ import time
 from typing import NoReturn
 from urllib.parse import parse_qsl, urlsplit
 
-from tests.chaos.payloads import CALL, event, foreign_part, payload, receipt
+from tests.chaos.payloads import CALL, TARGET, event, foreign_part, payload, receipt
 
 _CHUNK_BYTES = 16 << 10
 _READ_LIMIT = 1 << 20
+_ACCEPTED = b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n"
 
 
 class RunLog:
@@ -62,7 +64,7 @@ class Exchange:
     """One request and what its response needs."""
 
     def __init__(self, method: str, path: str, headers: dict[str, str]) -> None:
-        parts = urlsplit(path)
+        parts = urlsplit(headers[TARGET] if path == "/" else path)
         _, self.behaviour, number = parts.path.split("/")
         self.number = int(number)
         self.parameters = dict(parse_qsl(parts.query))
@@ -79,6 +81,8 @@ class Server:
 
     def __init__(self, log: RunLog) -> None:
         self._log = log
+        # By number: when a polled request is done, and its response.
+        self._polled: dict[int, tuple[float, bytes]] = {}
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection: socket.socket = writer.get_extra_info("socket")
@@ -100,12 +104,20 @@ class Server:
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
             return True
         exchange = Exchange(method, path, headers)
+        if exchange.behaviour == "polled" and method == "GET":
+            self._answer_poll(exchange, writer)
+            return True
         run, number = self._log.new_run(), exchange.number
         self._log.write("start", run, number, id=headers.get("nvcf-reqid", ""))
         try:
             body = await _read_body(reader, headers)
             self._check(run, exchange, body)
-            await self._respond(run, exchange, body, writer)
+            if exchange.behaviour == "polled":
+                done_at = time.monotonic() + exchange.pause_s
+                self._polled[number] = done_at, receipt(number, body)
+                writer.write(_ACCEPTED)
+            else:
+                await self._respond(run, exchange, body, writer)
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             self._log.write("abort", run, number, why=type(error).__name__)
             raise
@@ -158,6 +170,19 @@ class Server:
         if is_chunked:
             writer.write(b"0\r\n\r\n")
         await writer.drain()
+
+    def _answer_poll(self, exchange: Exchange, writer: asyncio.StreamWriter) -> None:
+        number = exchange.number
+        done_at, body = self._polled.get(number, (0.0, b""))
+        if not done_at:
+            # Another server had the request, and was killed.
+            writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
+        elif time.monotonic() < done_at:
+            writer.write(_ACCEPTED)
+        else:
+            head = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n%s: %d\r\n"
+            writer.write(head % (CALL.encode(), number))
+            writer.write(b"content-length: %d\r\n\r\n%s" % (len(body), body))
 
 
 async def _read_body(reader: asyncio.StreamReader, headers: dict[str, str]) -> bytes:

@@ -18,6 +18,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
 
+import httpx
+
+from runtime.ids import new_uuid
 from runtime.tasks import spawn
 from tests.chaos.keyed_history import KEYED_CHECKS, KeyedFault, KeyedHistory, key_of
 from tests.chaos.keyed_load import KeyedClients, PlannedAttempt, keyed_attempts
@@ -27,7 +30,7 @@ from tests.support.nats_server import NatsServer, running_nats_server
 from tests.support.network import mortal
 from tests.support.redis_server import RedisServer, running_redis_server
 from tests.support.stack import Demo, register
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, until
 
 GATEWAYS = ("gateway-1", "gateway-2")
 AGENTS = ("agent-1", "agent-2")
@@ -67,7 +70,7 @@ class KeyedWorld:
         for name in GATEWAYS:
             self._add_gateway(name, folder)
         for agent, inference in zip(AGENTS, SERVERS, strict=True):
-            self._add_agent(agent, inference, demo)
+            self._add_agent(agent, inference, demo, folder)
 
     def _add_gateway(self, name: str, folder: Path) -> None:
         processes = 2 if name == SHARED else 1
@@ -94,7 +97,7 @@ class KeyedWorld:
             processes,
         )
 
-    def _add_agent(self, name: str, inference: str, demo: Demo) -> None:
+    def _add_agent(self, name: str, inference: str, demo: Demo, folder: Path) -> None:
         port = free_port()
         env = {
             **self._broker,
@@ -102,6 +105,8 @@ class KeyedWorld:
             "FUNCTION__VERSION_ID": demo.version_id,
             "INFERENCE__PORT": str(port),
             "INFERENCE__MAX_CONCURRENCY": "4",
+            "INFERENCE__ASSET_DIR": str(folder / "assets"),
+            "INFERENCE__LARGE_OUTPUT_DIR": str(folder / "responses"),
             "HEALTH__PATH": "/health",
             "HEALTH__INTERVAL_S": "1",
             "QUEUE__PROGRESS_S": str(LEASE_S / 4),
@@ -201,6 +206,7 @@ async def run_keyed(world: KeyedWorld, seed: int, duration_s: float) -> KeyedHis
         await asyncio.sleep(started_at + attempt.after_s - time.monotonic())
         tasks.append(spawn(clients.attempt(attempt), "attempt"))
     await asyncio.gather(*tasks, killing)
+    await gateways_have_their_store(world)
     ran = {key_of(number): number for number in world.runs()}
     turns = asyncio.Semaphore(FINAL_AT_ONCE)
     last: dict[int, PlannedAttempt] = {}
@@ -210,6 +216,22 @@ async def run_keyed(world: KeyedWorld, seed: int, duration_s: float) -> KeyedHis
     await asyncio.gather(*(_send_finally(clients, one, turns) for one in last.values()))
     await clients.close()
     return KeyedHistory(clients.attempts, world.runs(), faults, GATEWAYS, (STORE,))
+
+
+async def gateways_have_their_store(world: KeyedWorld) -> None:
+    """Wait until each gateway reads the store again, which was killed perhaps at the very end."""
+    # Each request on a connection of its own, so that it meets every process.
+    limits = httpx.Limits(max_keepalive_connections=0)
+    async with httpx.AsyncClient(
+        headers=world.headers, timeout=PATIENCE_S, limits=limits
+    ) as client:
+        for url in world.urls.values():
+
+            async def read(url: str = url) -> set[int]:
+                target = f"{url}/v2/requests/{new_uuid()}"
+                return {(await client.get(target)).status_code for _ in range(16)}
+
+            await until(read, lambda found: found == {404}, what="a gateway with its store")
 
 
 async def _send_finally(
@@ -226,6 +248,7 @@ def figures(history: KeyedHistory) -> str:
         f"{'final ' if a.is_final else ''}{a.outcome}{' replayed' if a.is_replayed else ''}"
         for a in history.attempts
     )
+    outcomes.update(f"{'final ' if a.is_final else ''}polled" for a in history.attempts if a.polls)
     hit = Counter(fault.target for fault in history.faults)
     lines = [f"{len(history.of_key())} keys, {len(history.runs)} runs"]
     lines += [f"{count:6} {what}" for what, count in sorted(outcomes.items())]

@@ -38,7 +38,8 @@ class Attempt:
 
     ``is_served``: the response is an inference server's. ``is_replayed``: it says that it is an
     earlier call's. ``is_final``: it was made when all faults were over. ``missing`` is what a
-    served response lacks, or has of another request.
+    served response lacks, or has of another request. ``polls`` is how often its client polled after
+    a 202: the rest is about the last response.
     """
 
     key: int
@@ -55,6 +56,7 @@ class Attempt:
     is_served: bool = False
     is_replayed: bool = False
     is_final: bool = False
+    polls: int = 0
 
     @property
     def outcome(self) -> str:
@@ -99,12 +101,15 @@ KeyedCheck = Callable[[KeyedHistory], Iterator[str]]
 TAIL_S = 3.0
 """Effects of a fault end as long after it."""
 REASONS: dict[int, frozenset[str]] = {
+    404: frozenset({""}),
+    409: frozenset({""}),
+    410: frozenset({"cancelled", "holder_lost"}),
     422: frozenset({"idempotency_key_reused"}),
     429: frozenset({"overloaded", "queue_full"}),
     500: frozenset({"inference_lost", ""}),
     502: frozenset({"outcome_unknown", "worker_lost"}),
-    503: frozenset({"draining", "queue_unavailable", "store_unavailable"}),
-    504: frozenset({"poll_timeout"}),
+    503: frozenset({"draining", "holder_silent", "queue_unavailable", "store_unavailable"}),
+    504: frozenset({"poll_timeout", "worker_lost"}),
 }
 """What an attempt may be told that gets no response of an inference server."""
 
@@ -164,7 +169,7 @@ def nothing_is_unknown_without_a_fault(history: KeyedHistory) -> Iterator[str]:
     """A key's outcome is unknown only if a gateway or a store was killed since its first call."""
     for key, attempts in history.of_key().items():
         for attempt in attempts:
-            is_unknown = attempt.reason == "outcome_unknown"
+            is_unknown = attempt.reason in {"outcome_unknown", "holder_lost"}
             if is_unknown and not any(
                 fault.target in (*history.gateways, *history.stores)
                 and fault.ended_at + TAIL_S >= attempts[0].started_at
@@ -181,7 +186,8 @@ def what_a_key_gives_is_settled(history: KeyedHistory) -> Iterator[str]:
     """
     for key, attempts in history.of_key().items():
         final = {
-            (attempt.status, attempt.body, attempt.request_id)
+            # Each refusal is one of its own: nobody has that of an earlier one.
+            (attempt.status, attempt.body, attempt.request_id) if attempt.status != 422 else (422,)
             for attempt in attempts
             if attempt.is_final
         }
@@ -199,7 +205,7 @@ def what_a_key_gives_is_settled(history: KeyedHistory) -> Iterator[str]:
 
 
 def the_run_tested_something(history: KeyedHistory) -> Iterator[str]:
-    """Calls were answered, joined, replayed and refused, while parts were killed."""
+    """Calls were answered, joined, polled, replayed and refused, while parts were killed."""
     served = [attempt for attempt in history.attempts if attempt.is_served]
     counts = {
         "keys with several responses": sum(
@@ -207,6 +213,8 @@ def the_run_tested_something(history: KeyedHistory) -> Iterator[str]:
         ),
         "responses of earlier calls": sum(attempt.is_replayed for attempt in served),
         "first responses": sum(not attempt.is_replayed for attempt in served),
+        "polled responses": sum(attempt.polls > 0 for attempt in served),
+        "polls for earlier calls": sum(a.polls > 0 and a.is_replayed for a in served),
         "requests refused for their key": sum(a.status == 422 for a in history.attempts),
         "killed gateways": sum(fault.target in history.gateways for fault in history.faults),
         "killed workers": sum(fault.target not in history.gateways for fault in history.faults),

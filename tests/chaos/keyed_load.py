@@ -12,16 +12,23 @@ from random import Random
 import httpx
 
 from tests.chaos.keyed_history import Attempt, Ended, number_of
-from tests.chaos.payloads import CALL, event, payload, receipt, target
+from tests.chaos.payloads import CALL, TARGET, event, payload, receipt, target
 
 KEYS_PER_S = 6.0
 WINDOW_S = 10
 GIVE_UP_S = 45.0
+POLLED_WINDOW_S = 1
+POLLED_GIVE_UP_S = 120.0
+"""A call over the polling routes has no window that ends it."""
+PEXEC = "/v2/nvcf/pexec"
+POLLED = 0.4
+"""Share of keys whose calls go over the polling routes."""
 LEAVING, OTHER = 0.15, 0.12
 """Shares of attempts whose client leaves after a moment, and that send the other request."""
 SPREAD_S = 1.5
 """Mean time between two attempts with one key."""
 MAX_ATTEMPTS = 5
+ACCEPTED = 202
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +40,7 @@ class KeyedCall:
     behaviour: str
     parameters: Mapping[str, int]
     body_bytes: int
+    is_polled: bool = False
 
     @property
     def number(self) -> int:
@@ -74,7 +82,8 @@ def keyed_attempts(
     after_s, key = 0.0, 0
     while after_s < duration_s:
         key += 1
-        calls = [planned_call(random, key, variant) for variant in (0, 1)]
+        is_polled = random.random() < POLLED
+        calls = [planned_call(random, key, variant, is_polled=is_polled) for variant in (0, 1)]
         at_s = after_s
         for _ in range(random.randint(1, MAX_ATTEMPTS)):
             yield PlannedAttempt(
@@ -88,20 +97,23 @@ def keyed_attempts(
         after_s += random.expovariate(KEYS_PER_S)
 
 
-def planned_call(random: Random, key: int, variant: int) -> KeyedCall:
+def planned_call(random: Random, key: int, variant: int, *, is_polled: bool) -> KeyedCall:
     """Return the request of a variant."""
-    behaviour = random.choice(("small", "small", "slow", "stream", "download"))
+    behaviours = ("small", "small", "slow", "stream", "download")
+    behaviour = random.choice((*behaviours, "polled", "polled") if is_polled else behaviours)
     parameters: dict[str, int] = {}
     if behaviour == "stream":
         parameters = {"events": random.randrange(2, 30), "ms": random.choice((0, 10, 40))}
     elif behaviour == "download":
         parameters = {"bytes": random.randrange(1, 300) << 10}
+    elif behaviour == "polled":
+        parameters = {"ms": random.randrange(0, 3500)}
     elif behaviour == "slow":
         parameters = {"ms": random.randrange(200, 1200)}
     else:
         parameters = {"ms": random.choice((0, 0, 20, 100))}
     size = random.choice((0, 100, 5_000, 40_000, 150_000)) + random.randrange(100)
-    return KeyedCall(key, variant, behaviour, parameters, size)
+    return KeyedCall(key, variant, behaviour, parameters, size, is_polled)
 
 
 class KeyedClients:
@@ -123,24 +135,14 @@ class KeyedClients:
     async def attempt(self, planned: PlannedAttempt, *, is_final: bool = False) -> Attempt:
         """Send one request and wait for its end."""
         call = planned.call
-        key = f"{self._prefix}-{call.key}"
-        headers = {
-            **self._headers,
-            # Both forms are the same key.
-            "idempotency-key": f'"{key}"' if call.key % 2 else key,
-            "nvcf-poll-seconds": str(WINDOW_S),
-            CALL: str(call.number),
-        }
         started_at = time.monotonic()
-        response: httpx.Response | None = None
-        wait_s = GIVE_UP_S if planned.leaves_s is None else planned.leaves_s
+        exchanges = _Exchanges()
+        wait_s = planned.leaves_s
+        if wait_s is None:
+            wait_s = POLLED_GIVE_UP_S if call.is_polled else GIVE_UP_S
         try:
             async with asyncio.timeout(wait_s):
-                response = await self._client.post(
-                    self._urls[planned.gateway] + call.target,
-                    headers=headers,
-                    content=call.body,
-                )
+                await self._send(planned, exchanges)
             end = Ended.WHOLE
         except TimeoutError:
             end = Ended.GAVE_UP if planned.leaves_s is None else Ended.LEFT
@@ -148,16 +150,50 @@ class KeyedClients:
             end = Ended.REFUSED
         except httpx.TransportError:
             end = Ended.CUT
-        attempt = _attempt(planned, started_at, end, response, is_final=is_final)
+        attempt = _attempt(planned, started_at, end, exchanges, is_final=is_final)
         self.attempts.append(attempt)
         return attempt
+
+    async def _send(self, planned: PlannedAttempt, exchanges: "_Exchanges") -> None:
+        """Send one request, and poll for as long as the response is 202."""
+        call, url = planned.call, self._urls[planned.gateway]
+        key = f"{self._prefix}-{call.key}"
+        headers = {
+            **self._headers,
+            # Both forms are the same key.
+            "idempotency-key": f'"{key}"' if call.key % 2 else key,
+            "nvcf-poll-seconds": str(POLLED_WINDOW_S if call.is_polled else WINDOW_S),
+            CALL: str(call.number),
+        }
+        target = call.target
+        if call.is_polled:
+            # The path names the function, and the inference server gets another one.
+            headers[TARGET] = target
+            target = f"{PEXEC}/functions/{headers.pop('function-id')}"
+        response = await self._client.post(url + target, headers=headers, content=call.body)
+        exchanges.is_replayed = "idempotent-replayed" in response.headers
+        while call.is_polled and response.status_code == ACCEPTED:
+            exchanges.polls += 1
+            status = f"{url}{PEXEC}/status/{response.headers['nvcf-reqid']}"
+            named = {name: headers[name] for name in ("authorization", "nvcf-poll-seconds")}
+            response = await self._client.get(status, headers=named)
+        exchanges.response = response
+
+
+@dataclass
+class _Exchanges:
+    """What came of one request and its polls; ``response`` is the last one, if it is complete."""
+
+    response: httpx.Response | None = None
+    is_replayed: bool = False
+    polls: int = 0
 
 
 def _attempt(
     planned: PlannedAttempt,
     started_at: float,
     end: Ended,
-    response: httpx.Response | None,
+    exchanges: _Exchanges,
     *,
     is_final: bool,
 ) -> Attempt:
@@ -170,7 +206,9 @@ def _attempt(
         time.monotonic(),
         end,
         is_final=is_final,
+        polls=exchanges.polls,
     )
+    response = exchanges.response
     if response is None:
         return plain
     is_served = CALL in response.headers
@@ -196,6 +234,7 @@ def _attempt(
         response.headers.get("nvcf-reqid", ""),
         missing,
         is_served,
-        "idempotent-replayed" in response.headers,
+        exchanges.is_replayed,
         is_final,
+        exchanges.polls,
     )

@@ -5,6 +5,8 @@ from hashlib import sha256
 
 CALL = "x-call"
 """Header with the number of the call, in requests and in responses."""
+TARGET = "x-target"
+"""Header with what is the path of other calls, of one whose path is its function's."""
 
 
 def payload(number: int, size: int) -> bytes:

@@ -28,7 +28,9 @@ UNKNOWN = replace(
     SERVED, status=502, reason="outcome_unknown", is_served=False, body="b3", started_at=9.0
 )
 KILLED = KeyedFault("gateway-1", 0.5, 1.5)
+POLLED = replace(REPLAYED, polls=2)
 FINAL = replace(REPLAYED, is_final=True)
+REFUSED = [replace(REUSED, is_final=True, body=body, request_id=body) for body in ("x", "y")]
 
 
 def history(*attempts: Attempt, runs: tuple[int, ...] = (14,), faults: int = 0) -> KeyedHistory:
@@ -55,9 +57,11 @@ def history(*attempts: Attempt, runs: tuple[int, ...] = (14,), faults: int = 0) 
         (every_end_is_explained, history(replace(SERVED, is_served=False, status=500, reason="x"))),
         (every_end_is_explained, history(replace(FINAL, end=Ended.REFUSED), faults=1)),
         (nothing_is_unknown_without_a_fault, history(SERVED, UNKNOWN)),
+        (nothing_is_unknown_without_a_fault, history(replace(UNKNOWN, reason="holder_lost"))),
         (what_a_key_gives_is_settled, history(FINAL, replace(FINAL, body="b9"))),
         (what_a_key_gives_is_settled, history(SERVED, replace(FINAL, status=503, is_served=False))),
         (the_run_tested_something, history(SERVED)),
+        (the_run_tested_something, history(SERVED, REPLAYED, REUSED, faults=2)),
     ],
 )
 def test_a_violation_is_found(check: KeyedCheck, bad: KeyedHistory) -> None:
@@ -75,7 +79,8 @@ def test_a_violation_is_found(check: KeyedCheck, bad: KeyedHistory) -> None:
         (nothing_is_unknown_without_a_fault, history(SERVED, UNKNOWN, faults=1)),
         (what_a_key_gives_is_settled, history(SERVED, FINAL, FINAL)),
         (what_a_key_gives_is_settled, history(SERVED, replace(UNKNOWN, is_final=True))),
-        (the_run_tested_something, history(SERVED, REPLAYED, REUSED, faults=2)),
+        (what_a_key_gives_is_settled, history(*REFUSED)),
+        (the_run_tested_something, history(SERVED, POLLED, REUSED, faults=2)),
     ],
 )
 def test_what_is_allowed_is_no_violation(check: KeyedCheck, good: KeyedHistory) -> None:

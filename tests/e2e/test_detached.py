@@ -79,13 +79,15 @@ async def get(gateway: Gateway, path: str, **headers: str) -> httpx.Response:
         return await client.get(path, headers={k.replace("_", "-"): v for k, v in headers.items()})
 
 
-async def in_state(gateway: Gateway, location: str, state: str) -> dict[str, object]:
-    """Wait for a state; return what is shown of the request then."""
+async def in_state(
+    gateway: Gateway, location: str, state: str, member: str = "state"
+) -> dict[str, object]:
+    """Wait for a state, and for ``member``; return what is shown of the request then."""
 
     async def view() -> dict[str, object]:
         return dict((await get(gateway, location)).json())
 
-    return await until(view, lambda found: found["state"] == state, what=state)
+    return await until(view, lambda found: found["state"] == state and member in found, what=state)
 
 
 async def test_every_process_shows_and_delivers_a_call_of_any_other(world: World) -> None:
@@ -199,6 +201,27 @@ async def test_nobody_else_sees_a_call_and_nonsense_is_refused(world: World) -> 
         assert (head.status_code, head.content) == (200, b"")
 
 
+async def test_a_holder_that_stands_still_is_not_taken_for_lost(world: World) -> None:
+    location = await accepted(world.holder, "/slow?seconds=0")
+    keyed = await accepted(world.holder, "/slow?seconds=0", "GET", **{"idempotency-key": "still"})
+    for path in (location, keyed):
+        await in_state(world.holder, path, "done")
+        async with world.holder.client() as client:
+            assert (await client.delete(path)).status_code == 204
+    third = await asyncio.to_thread(world.stack.gateway, **world.settings)
+    world.holder.program.send(signal.SIGSTOP)
+    try:
+        shown = await get(third, location)
+        again = await get(third, "/slow?seconds=0", prefer="respond-async", idempotency_key="still")
+    finally:
+        world.holder.program.send(signal.SIGCONT)
+    for response in (shown, again):
+        assert (response.status_code, response.json()["reason"]) == (503, "holder_silent")
+    third.program.send(signal.SIGTERM)
+    await asyncio.to_thread(third.program.wait_end)
+    assert (await get(world.other, location)).status_code == 404
+
+
 async def test_what_is_over_survives_its_process_and_what_runs_does_not(world: World) -> None:
     """The last test of the module's holder."""
     done = await accepted(world.holder, "/echo")
@@ -215,7 +238,8 @@ async def test_what_is_over_survives_its_process_and_what_runs_does_not(world: W
     lost = await accepted(world.holder, "/slow?seconds=60")
     await running_at_inference(world.stack, 1)
     waiting = start(get(world.other, f"{lost}/response"))
-    await in_state(world.other, lost, "leased")
+    view = await in_state(world.other, lost, "leased", "leasedAt")
+    assert view["attempts"] == 1
     async with (
         world.other.client() as client,
         client.stream("GET", f"{lost}/events") as watching,

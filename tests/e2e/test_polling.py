@@ -90,6 +90,9 @@ async def test_a_call_by_path_gets_the_response_of_the_inference_path(
     assert response.headers["nvcf-reqid"] == lease.request_id
     # The client has it: it is not kept.
     assert (await world.poll(lease.request_id)).status_code == 404
+    found = await metrics(world.gateway.admin_url)
+    called = f'method="POST",endpoint="{PEXEC}/functions/{{functionId}}"'
+    assert found[f"axum_http_requests_pending{{{called}}}"] == 0
 
 
 async def test_progress_reaches_a_client_at_the_end_of_its_window_and_the_result_at_once(
@@ -210,6 +213,20 @@ async def test_a_worker_that_takes_no_question_is_504(world: World, worker: Poll
     response = await call
     assert response.status_code == 504
     assert response.json()["detail"] == "The worker did not acknowledge the status request"
+    lease.ack()
+
+
+async def test_a_request_that_is_delivered_again_after_a_202_has_lost_its_worker(
+    world: World, worker: PollingWorker
+) -> None:
+    call = world.call()
+    lease, envelope = await worker.take()
+    await worker.respond(envelope, 202)
+    await worker.polled()
+    # Another worker has it, and asks as that envelope says.
+    assert await worker.may_run(envelope, deliveries=2) == 410
+    response = await call
+    assert (response.status_code, response.json()["reason"]) == (502, "worker_lost")
     lease.ack()
 
 

@@ -91,9 +91,15 @@ async def test_failed_and_cancelled_calls_are_told_and_attached_ones_have_no_web
         data = receiver.received[0].event["data"]
         assert data["requestId"] == late.headers["nvcf-reqid"]
         assert data["problem"]["reason"] == "run_timeout"
+        keyed = {**ASYNC, **hook, "idempotency-key": "k"}
+        for _ in range(2):
+            repeated = await client.get("/slow?seconds=0", headers=keyed)
+            assert repeated.status_code == 202
+        done = (await receiver.wait(2)).event
+        assert done["data"]["requestId"] == repeated.headers["nvcf-reqid"]
         left = await client.get("/slow?seconds=60", headers={**ASYNC, **hook})
         await running_at_inference(stack, 1)
         deleted = await client.delete(f"/v2/requests/{left.headers['nvcf-reqid']}")
         assert deleted.status_code == 204
-        assert (await receiver.wait(2)).event["type"] == "request.cancelled"
+        assert (await receiver.wait(3)).event["type"] == "request.cancelled"
         await running_at_inference(stack, 0)

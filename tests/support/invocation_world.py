@@ -7,7 +7,7 @@ from gateway.domain.model import FunctionVersion, VersionState
 from gateway.invocation.collection import CollectionBounds, UploadSpace
 from gateway.invocation.context import Context, DirectDispatch, Ticket, WebSocketLimits
 from gateway.invocation.machine import Invocation
-from gateway.invocation.once import OnceInvocation
+from gateway.invocation.once import OnceInvocation, PolledOnceInvocation
 from gateway.invocation.polled import PolledInvocation, ProgressWriter
 from gateway.invocation.websocket import WebSocketInvocation
 from gateway.routing.admission import Caller
@@ -108,9 +108,8 @@ class World:
         ticket = Ticket(REQUEST_ID, REQUESTED_AT_NS)
         self.invocation: Invocation
         if is_polled or viewer is not None:
-            self.invocation = PolledInvocation(
-                context, viewer or self.client, request, caller, ticket
-            )
+            make_polled = PolledOnceInvocation if is_once else PolledInvocation
+            self.invocation = make_polled(context, viewer or self.client, request, caller, ticket)
         else:
             make = Invocation if websocket is None else WebSocketInvocation
             if is_once:

@@ -11,7 +11,7 @@ from queueing.nats.consumer import PullConsumer
 from tests.support.queue_harness import OPTIONS, connected
 from tests.support.waiting import PATIENCE_S
 from wire.decoded_envelope import Envelope, decode_envelope
-from wire.worker_api import ATTACH_PATH
+from wire.worker_api import ATTACH_PATH, RUN_PATH
 
 
 class PollingWorker:
@@ -69,6 +69,18 @@ class PollingWorker:
             headers={"authorization": f"Bearer {envelope.response_token}"},
             content=content,
         )
+
+    async def may_run(self, envelope: Envelope, deliveries: int) -> int:
+        """Ask whether to run a request that was delivered again; return the status."""
+        asked = await self._http.post(
+            envelope.target_uri.decode() + RUN_PATH.decode(),
+            headers={
+                "authorization": f"Bearer {envelope.response_token}",
+                "nvcf-reqid": envelope.request_id,
+                "nvcf-deliveries": str(deliveries),
+            },
+        )
+        return asked.status_code
 
     def _on_poll(self, envelope: bytes, acknowledge: Callable[[], None]) -> None:
         acknowledge()

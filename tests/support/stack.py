@@ -58,6 +58,10 @@ class Stack:
         await self.inference.kill()
         await self.nats.kill()
 
+    def keep(self, program: Program) -> None:
+        """Take over a program that runs: `stop` ends it."""
+        self._programs.append(program)
+
     def gateway(self, *arguments: str, **settings: str) -> "Gateway":
         """Start a gateway and wait until it is ready; ``settings`` as in `starting_gateway`."""
         program = self.starting_gateway(*arguments, **settings)

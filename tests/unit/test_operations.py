@@ -30,7 +30,7 @@ from runtime.logs import LineWriter
 from runtime.loop_turns import LoopTurns
 from runtime.metrics import MetricRegistry
 from runtime.version import show_version
-from tests.support.detached import make_book
+from tests.support.detached import make_book, make_keyed_calls
 from tests.support.invocation_world import World
 from tests.support.memory_documents import MemoryDocuments
 from tests.support.recorder import RecordedQueue, Script
@@ -89,7 +89,9 @@ def test_every_metric_of_the_gateway_is_listed() -> None:
     metrics.watch_queue(RecordedQueue(Script()))
     metrics.watch_dispatch(_Counts(), lambda: 0)
     metrics.watch_websockets(list)
-    metrics.watch_detached(make_book())
+    book = make_book()
+    metrics.watch_detached(book)
+    metrics.watch_keyed(make_keyed_calls(book).decisions)
     metrics.watch_log(Lines())
     metrics.watch_turns(LoopTurns())
     watch_instances(registry, Catalog(ReadModel()), lambda: 0.0)

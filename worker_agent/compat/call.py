@@ -16,7 +16,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from http1.stream import Defect, Failure, Headers, RequestWriter
 from queueing.interface import PollHandler, QueueUnavailable, RunDecision, Subscription
@@ -30,7 +30,7 @@ from wire.ids import parse_uuid
 from worker_agent.attach.channel import ChannelLease
 from worker_agent.compat.archive import CONTENT_TYPE as ZIP
 from worker_agent.compat.archive import Archive
-from worker_agent.compat.folders import FileThreads, artifacts, make_folder, remove_folder
+from worker_agent.compat.folders import FileThreads, RequestFolders, artifacts, remove_folder
 from worker_agent.compat.polling import PolledClient, Polling
 from worker_agent.compat.progress import ProgressWatch
 from worker_agent.compat.rewriting import (
@@ -65,8 +65,9 @@ from worker_agent.job.request import (
 from worker_agent.job.states import FORWARDING
 from worker_agent.job.window import StartGate
 
-_ARCHIVE_NAME = ".large-response.zip"
 _FOUND = 302
+_REMOVAL_S = 5.0
+"""The agent waits so long for folders to be removed before it ends."""
 
 _log = logging.getLogger("worker.compat")
 
@@ -81,8 +82,8 @@ class PollSource(Protocol):
 class CompatRegistry(JobRegistry[Job], Protocol):
     """The jobs of the agent."""
 
-    def released(self, job: Job) -> None:
-        """As ``freed``, for a job whose time tells nothing of the inference server."""
+    def freed(self, job: Job, *, is_timed: bool = True) -> None:
+        """As its base says; without ``is_timed`` the job's time tells nothing of the server."""
 
 
 class CompatPorts:
@@ -118,11 +119,12 @@ class Compat:
     ) -> None:
         self.platform_headers = platform_headers
         self.is_attachable = is_attachable
-        self.asset_dir = Path(platform_headers.asset_dir.decode())
-        self.response_dir = Path(platform_headers.large_output_dir.decode())
+        self.assets = RequestFolders(Path(platform_headers.asset_dir.decode()))
+        self.responses = RequestFolders(Path(platform_headers.large_output_dir.decode()))
         self.threads = FileThreads()
-        self.progress = ProgressWatch(self.response_dir, self.threads)
+        self.progress = ProgressWatch(self.responses.root, self.threads)
         self.transfers = Transfers(self.threads, max_asset_bytes)
+        self._removals: dict[Path, asyncio.Task[None]] = {}
         self._ports: CompatPorts | None = None
 
     @property
@@ -137,23 +139,39 @@ class Compat:
         self._ports = ports
 
     async def close(self) -> None:
-        """Watch nothing, and close every connection."""
+        """Watch nothing, remove what is to be removed, and close every connection."""
         self.progress.close()
+        if self._removals:
+            await asyncio.wait(set(self._removals.values()), timeout=_REMOVAL_S)
         await self.transfers.close()
         self.threads.close()
+        self.assets.close()
+        self.responses.close()
 
     def special(self, job: Job, request: Outgoing) -> Context[Job]:
         """Return the ports of a job with such a request."""
         call = CompatCall(self, job, request)
         return Context(call, call, call, self.platform_headers, self.ports.gate)
 
+    async def make_folder(self, folders: RequestFolders, request_id: str) -> None:
+        """Make an empty folder. Raises `OSError`.
+
+        That of a call that is delivered again may be on its way to be removed.
+        """
+        if (removal := self._removals.get(folders.root / request_id)) is not None:
+            await asyncio.wait({removal})
+        await self.threads.run(folders.make, request_id)
+
     def remove(self, folders: list[Path]) -> None:
         """Remove folders, soon."""
-        spawn(self._remove(folders), "compat.remove")
+        removal = spawn(self._remove(folders), "compat.remove")
+        self._removals.update(dict.fromkeys(folders, removal))
 
     async def _remove(self, folders: list[Path]) -> None:
         for folder in folders:
             await self.threads.run(remove_folder, folder)
+            if self._removals.get(folder) is asyncio.current_task():
+                del self._removals[folder]
 
 
 class EarlyResponse:
@@ -206,7 +224,7 @@ class CompatCall:
         limit = job.envelope.max_direct_response_bytes
         self._limit = limit or MAX_DIRECT_RESPONSE_BYTES
         self._folders: list[Path] = []
-        self._response_folder = compat.response_dir / job.request_id
+        self._response_folder = compat.responses.root / job.request_id
         self._polling: Polling | None = None
         self._subscription: Subscription | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -231,7 +249,7 @@ class CompatCall:
         """Send the request, after what it needs was prepared."""
         if self._mode is Mode.COMPAT and self._polling is None:
             self._poll(asks_again=False).begin()
-        if self._is_prepared or not (self._mode is Mode.COMPAT or self._job.envelope.assets):
+        if self._is_prepared or not (self._mode is Mode.COMPAT or self._job.envelope.head.assets):
             self._is_prepared = True
             self._ports.inference.open(request, self, is_fresh=is_fresh)
         else:
@@ -256,18 +274,18 @@ class CompatCall:
         if self._mode is Mode.COMPAT:
             self._folders.append(self._response_folder)
             try:
-                await compat.threads.run(make_folder, self._response_folder)
+                await compat.make_folder(compat.responses, request_id)
             except OSError as error:
                 self._cannot("prepare", PREPARATION.detail, error)
                 job.failed(PREPARATION)
                 return
             compat.progress.add(job.request_id, self._progressed)
-        if job.envelope.assets:
-            folder = compat.asset_dir / request_id
+        if job.envelope.head.assets:
+            folder = compat.assets.root / request_id
             self._folders.append(folder)
             try:
-                await compat.threads.run(make_folder, folder)
-                await compat.transfers.fetch(job.envelope.assets, folder)
+                await compat.make_folder(compat.assets, request_id)
+                await compat.transfers.fetch(job.envelope.head.assets, folder)
             except (OSError, TransferError) as error:
                 self._cannot("fetch the assets", ASSETS.detail, error)
                 job.failed(ASSETS)
@@ -409,10 +427,13 @@ class CompatCall:
     async def _complete(self) -> None:
         """Give the job the response, or where the client finds it."""
         job, folder = self._job, self._response_folder
-        files = await self._compat.threads.run(artifacts, folder)
+        try:
+            files = await self._compat.threads.run(artifacts, folder)
+        except OSError as error:
+            self._cannot("read the folder", INTERNAL.detail, error)
+            job.failed(INTERNAL)
+            return
         archive = self._archive
-        if archive is not None:
-            files = [file for file in files if file != archive.path]
         if archive is None and not files:
             body = b"".join(self._body)
             is_bodiless = self._is_head or self._status in BODILESS_STATUSES
@@ -420,18 +441,17 @@ class CompatCall:
             job.response_whole(self._status, self._headers, length, body)
             return
         if archive is None:
-            archive = self._new_archive()
+            archive = self._archive = self._new_archive()
             archive.add(b"".join(self._body))
         try:
-            await archive.finish(folder, files)
-            location = await self._store(archive.path)
+            location = await self._store(await archive.finish(folder, files))
         except (OSError, TransferError) as error:
             self._cannot("store a large response", INTERNAL.detail, error)
             job.failed(INTERNAL)
             return
         job.response_whole(_FOUND, [(LOCATION, location.encode())], 0, b"")
 
-    async def _store(self, path: Path) -> str:
+    async def _store(self, file: BinaryIO) -> str:
         """Store a large response; return where the client gets it. Raises `TransferError`."""
         job, transfers = self._job, self._compat.transfers
         envelope = job.lease.envelope
@@ -445,7 +465,7 @@ class CompatCall:
                 if self._waits() is client:
                     raise TransferError("the gateway does not know the request") from None
                 continue
-            await transfers.put(upload, path, ZIP)
+            await transfers.put(upload, file, ZIP)
             return download
 
     async def _waiting_client(self) -> PolledClient:
@@ -461,7 +481,7 @@ class CompatCall:
         writer = self._writer
         return Archive(
             self._compat.threads,
-            self._response_folder / _ARCHIVE_NAME,
+            self._compat.responses.root,
             f"{self._job.request_id}.response",
             lambda: writer.pause_reading() if writer is not None and self._writer else None,
             lambda: writer.resume_reading() if writer is not None and self._writer else None,
@@ -507,6 +527,10 @@ class CompatCall:
         """Tell the gateway that a request that is run once was not begun."""
         await self._ports.attach.gave_back(envelope, deliveries)
 
+    async def broke_off(self, envelope: Envelope, deliveries: int) -> None:
+        """Tell the gateway that the inference server broke off a request."""
+        await self._ports.attach.broke_off(envelope, deliveries)
+
     # The job's port to the registry
 
     def bounded(self, request_id: str, ends_at: float) -> None:
@@ -525,10 +549,8 @@ class CompatCall:
 
     def freed(self, job: Job) -> None:
         """The inference server is done with the job."""
-        if self._polling is None and self._mode is not Mode.COMPAT:
-            self._ports.registry.freed(job)
-        else:
-            self._ports.registry.released(job)
+        is_timed = self._polling is None and self._mode is not Mode.COMPAT
+        self._ports.registry.freed(job, is_timed=is_timed)
 
     def finished(self, request_id: str) -> None:
         """The job is over."""
@@ -542,6 +564,8 @@ class CompatCall:
         for task in self._tasks:
             task.cancel()
         self._body.clear()
+        if self._archive is not None:
+            spawn(self._archive.close(), "archive.close")
         if self._folders:
             self._compat.remove(self._folders)
         self._ports.registry.finished(request_id)
@@ -699,4 +723,11 @@ class CompatCall:
         )
 
     def _spawn(self, coroutine: Coroutine[None, None, None], name: str) -> None:
-        self._tasks.append(spawn(coroutine, name))
+        task = spawn(coroutine, name)
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Fail if a task of the call has failed: nothing else would end it soon."""
+        if not task.cancelled() and task.exception() is not None:
+            self._job.failed(INTERNAL)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from runtime.events import emit
 from runtime.tasks import spawn
-from worker_agent.compat.folders import PROGRESS_NAME, FileThreads
+from worker_agent.compat.folders import PROGRESS_NAME, FileThreads, open_below
 from worker_agent.compat.rewriting import ProgressError, ProgressNews, read_progress
 
 LOOK_S = 0.2
@@ -116,11 +116,11 @@ def look_at(folder: Path, known: list[tuple[str, Signature]]) -> list[Look]:
     for request_id, signature in known:
         path = folder / request_id / PROGRESS_NAME
         try:
-            status = path.stat()
+            status = path.lstat()
             now = (status.st_mtime_ns, status.st_size, status.st_ino)
             if now == signature:
                 continue
-            with path.open("rb") as file:
+            with open_below(folder / request_id, PROGRESS_NAME) as file:
                 data = file.read(MAX_PROGRESS_BYTES + 1)
         except FileNotFoundError:
             continue

@@ -50,7 +50,11 @@ def read_progress(data: bytes) -> ProgressNews:
     partial = document.get("partialResponse")
     if partial is not None and not isinstance(partial, dict):
         raise ProgressError("partialResponse is not an object")
-    return ProgressNews(request_id, percent, orjson.dumps(partial))
+    try:
+        return ProgressNews(request_id, percent, orjson.dumps(partial))
+    except orjson.JSONEncodeError as error:
+        # It reads deeper nesting than it writes.
+        raise ProgressError(f"partialResponse: {error}") from error
 
 
 def progress_response(news: ProgressNews) -> bytes:

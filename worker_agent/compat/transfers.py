@@ -7,8 +7,9 @@ Bodies go between socket and file in blocks, so that none is in memory as a whol
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from io import SEEK_END
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from runtime.events import emit
 from wire.decoded_envelope import Envelope, InputAssetReference
@@ -33,6 +34,12 @@ _OK = 200
 _UNAUTHORIZED = 401
 
 _log = logging.getLogger("worker.compat")
+
+
+def _new_file(path: Path) -> BinaryIO:
+    """Open a file that was not there: the function may have put a link in its place."""
+    path.unlink(missing_ok=True)
+    return path.open("xb")
 
 
 class TransferError(Exception):
@@ -72,10 +79,10 @@ class Transfers:
             raise errors.exceptions[0] from None
         return self._max_bytes - left[0]
 
-    async def put(self, url: str, path: Path, content_type: str) -> None:
-        """Store a file. Raises `TransferError`, and `OSError` for the disk."""
+    async def put(self, url: str, file: BinaryIO, content_type: str) -> None:
+        """Store the whole of an open file. Raises `TransferError`, and `OSError` for the disk."""
         async with self._room:
-            await self._repeat(lambda: self._put_once(url, path, content_type))
+            await self._repeat(lambda: self._put_once(url, file, content_type))
 
     async def large_response_urls(self, envelope: Envelope) -> tuple[str, str]:
         """Ask a gateway process where to put a large response, and from where clients get it.
@@ -118,7 +125,7 @@ class Transfers:
         async with self._client().get(url) as response:
             if response.status != _OK:
                 return response.status
-            file = await self._threads.run(path.open, "wb")
+            file = await self._threads.run(_new_file, path)
             try:
                 async for block in response.content.iter_chunked(BLOCK_BYTES):
                     left[0] -= len(block)
@@ -134,20 +141,17 @@ class Transfers:
                 await self._threads.run(file.close)
         return _OK
 
-    async def _put_once(self, url: str, path: Path, content_type: str) -> int:
-        size = (await self._threads.run(path.stat)).st_size
-        file = await self._threads.run(path.open, "rb")
+    async def _put_once(self, url: str, file: BinaryIO, content_type: str) -> int:
+        size = await self._threads.run(file.seek, 0, SEEK_END)
+        await self._threads.run(file.seek, 0)
 
         async def blocks() -> AsyncIterator[bytes]:
             while block := await self._threads.run(file.read, BLOCK_BYTES):
                 yield block
 
         headers = {"Content-Type": content_type, "Content-Length": str(size)}
-        try:
-            async with self._client().put(url, data=blocks(), headers=headers) as response:
-                return _OK if response.status in (_OK, 201, 204) else response.status
-        finally:
-            await self._threads.run(file.close)
+        async with self._client().put(url, data=blocks(), headers=headers) as response:
+            return _OK if response.status in (_OK, 201, 204) else response.status
 
     async def _repeat(self, attempt: Callable[[], Awaitable[int]]) -> None:
         """Attempt it until its status is 200. Raises `TransferError`."""

@@ -25,7 +25,6 @@ from wire.headers import (
     NVCF_POLLED,
     NVCF_RUN_SECONDS,
     NVCF_UPGRADE,
-    ONCE,
     PLATFORM,
     misspelled,
 )
@@ -63,7 +62,6 @@ _PLATFORM_LINES = (
     b"NVCF-INVOCATION-REGION: %b\r\nNvcf-Poll-Seconds: %d\r\n"
 )
 _LINES = _PLATFORM_LINES.count(b"\n")
-_ONCE = [ONCE]
 _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"})
 """Methods that may be repeated (RFC 9110 §9.2.2)."""
 _SAFE = frozenset({b"GET", b"HEAD"})
@@ -197,7 +195,7 @@ class _Prepared(NamedTuple):
 def _prepare(envelope: Envelope, platform_headers: PlatformHeaders) -> _Prepared:
     headers, dropped = _sort(envelope.headers)
     mode = Mode.FINAL
-    if envelope.assets or dropped.get(NVCF_POLLED) != b"false":
+    if envelope.head.assets or dropped.get(NVCF_POLLED) != b"false":
         mode = mode_of(
             headers,
             is_polled=dropped.get(NVCF_POLLED) != b"false",
@@ -259,7 +257,7 @@ def build_request(envelope: Envelope, platform_headers: PlatformHeaders, now_ns:
     )
     window_s = (poll_s or 1) + RESPONSE_GRACE_S
     mode = prepared.mode
-    if mode and envelope.assets:
+    if mode and envelope.head.assets:
         head = b"%bNVCF-FUNCTION-ASSET-IDS: %b\r\n\r\n" % (head[:-2], _asset_ids(envelope))
     has_rest = envelope.request_token is not None
     return Outgoing(
@@ -281,7 +279,7 @@ def build_request(envelope: Envelope, platform_headers: PlatformHeaders, now_ns:
 def _asset_ids(envelope: Envelope) -> bytes:
     """Return the ids of the assets. Raises `RequestError` if one cannot be the name of a file."""
     ids = []
-    for asset in envelope.assets:
+    for asset in envelope.head.assets:
         asset_id = parse_uuid(asset.asset_id.encode())
         if asset_id is None:
             raise RequestError("the id of an asset is not a UUID")
@@ -300,11 +298,6 @@ def is_rerunnable(envelope: Envelope) -> bool:
     if b"never" in allowed or b"once" in allowed:
         return False
     return envelope.method in _IDEMPOTENT or b"false" not in allowed
-
-
-def is_run_once(envelope: Envelope) -> bool:
-    """Return whether the gateway is asked at each delivery: it permits one run in all."""
-    return envelope.headers[-1:] == _ONCE
 
 
 def poll_seconds(value: bytes) -> int:

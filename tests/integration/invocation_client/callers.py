@@ -35,14 +35,17 @@ class Caller(Protocol):
     async def stream(self, method: str, url: str, **options: Any) -> Streamed:
         """Call and return when the head has come."""
 
+    async def close_transport(self) -> None:
+        """Close the transport below the client."""
+
     async def close(self) -> None:
         """Close the client."""
 
 
 class TaskCaller:
     def __init__(self, **options: Any) -> None:
-        transport = AsyncHttp2Transport(**options)
-        self.client = httpx.AsyncClient(transport=transport, timeout=PATIENCE_S)
+        self._transport = AsyncHttp2Transport(**options)
+        self.client = httpx.AsyncClient(transport=self._transport, timeout=PATIENCE_S)
 
     async def request(self, method: str, url: str, **options: Any) -> httpx.Response:
         return await self.client.request(method, url, **options)
@@ -50,6 +53,9 @@ class TaskCaller:
     async def stream(self, method: str, url: str, **options: Any) -> "TaskStreamed":
         request = self.client.build_request(method, url, **options)
         return TaskStreamed(await self.client.send(request, stream=True))
+
+    async def close_transport(self) -> None:
+        await self._transport.aclose()
 
     async def close(self) -> None:
         await self.client.aclose()
@@ -69,8 +75,8 @@ class TaskStreamed:
 
 class ThreadCaller:
     def __init__(self, **options: Any) -> None:
-        transport = Http2Transport(**options)
-        self.client = httpx.Client(transport=transport, timeout=PATIENCE_S)
+        self._transport = Http2Transport(**options)
+        self.client = httpx.Client(transport=self._transport, timeout=PATIENCE_S)
         self._threads = ThreadPoolExecutor(THREADS)
 
     async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -86,6 +92,9 @@ class ThreadCaller:
         request = self.client.build_request(method, url, **options)
         response = await self.run(lambda: self.client.send(request, stream=True))
         return ThreadStreamed(response, self)
+
+    async def close_transport(self) -> None:
+        await self.run(self._transport.close)
 
     async def close(self) -> None:
         await self.run(self.client.close)

@@ -1,6 +1,9 @@
 """Calls over real sockets against the project's own HTTP/2 server, with TLS and without."""
 
 import asyncio
+import contextlib
+import math
+import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -216,3 +219,25 @@ def test_times_have_to_be_above_zero(name: str) -> None:
     for kind in (invocation_client.Http2Transport, invocation_client.AsyncHttp2Transport):
         with pytest.raises(ValueError, match=name):
             kind(**{name: 0.0})  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=name):
+            kind(**{name: math.nan})  # type: ignore[arg-type]
+
+
+async def test_a_dead_address_leaves_time_for_the_next_one(
+    site: Site, callers: Callers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look_up = socket.getaddrinfo
+    with contextlib.ExitStack() as stack:
+        dead = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(2):  # the first is accepted, the second waits, and further ones are dropped
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(dead.getsockname())
+        (found,) = look_up(*dead.getsockname(), type=socket.SOCK_STREAM)
+        monkeypatch.setattr(
+            "socket.getaddrinfo", lambda *args, **options: [found, *look_up(*args, **options)]
+        )
+        async with callers(verify=site.verify) as caller:
+            timeout = httpx.Timeout(PATIENCE_S, connect=2)
+            response = await caller.request("GET", site.url, timeout=timeout)
+            assert response.status_code == 200

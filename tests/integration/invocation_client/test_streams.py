@@ -1,7 +1,12 @@
 """Streams of one connection against a server that does what the test says."""
 
 import asyncio
+import contextlib
+import gc
 import json
+import math
+import multiprocessing
+import threading
 
 import httpx
 import openai
@@ -10,7 +15,7 @@ from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
 import invocation_client
-from invocation_client.connection import STREAM_WINDOW_BYTES
+from invocation_client.connection import STREAM_WINDOW_BYTES, ConnectionCore
 from tests.integration.invocation_client.callers import Callers
 from tests.support.scripted_http2 import ScriptedServer, ScriptedStream, scripted_http2
 from tests.support.waiting import PATIENCE_S, until, until_unchanged
@@ -263,6 +268,19 @@ async def test_an_idle_connection_is_closed(callers: Callers) -> None:
             assert len(server.connections) == count
 
 
+@pytest.mark.parametrize("long_s", [1e7, math.inf])
+async def test_times_may_be_longer_than_a_selector_sleeps(callers: Callers, long_s: float) -> None:
+    async def script(stream: ScriptedStream) -> None:
+        await stream.ended.wait()
+        await stream.respond(b"x")
+
+    times = {"ping_interval_s": long_s, "keepalive_expiry_s": long_s}
+    async with scripted_http2(script) as server, callers(**times) as caller:
+        for _ in range(2):
+            assert (await caller.request("POST", server.url, content=b"x")).content == b"x"
+        assert len(server.connections) == 1
+
+
 async def test_closing_the_transport_ends_calls_with_a_read_error() -> None:
     async def script(_: ScriptedStream) -> None: ...
 
@@ -290,6 +308,115 @@ async def test_closing_the_transport_ends_calls_of_threads_with_a_read_error() -
         await asyncio.to_thread(transport.close)
         with pytest.raises(httpx.ReadError, match="closed"):
             await response
+
+
+async def test_a_response_that_the_garbage_collector_closes_waits_for_no_lock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It runs in any thread between any two lines: here where the connection is locked."""
+
+    async def script(stream: ScriptedStream) -> None:
+        if stream.path == "/left":
+            await stream.head()
+            await stream.data(b"first")
+        else:
+            await stream.respond(b"x")
+
+    collected = threading.Event()
+    receive = ConnectionCore.receive
+
+    def collect(core: ConnectionCore, data: bytes, now: float) -> None:
+        gc.collect()
+        collected.set()
+        receive(core, data, now)
+
+    def leave(client: httpx.Client, url: str) -> None:
+        response = client.send(client.build_request("GET", f"{url}/left"), stream=True)
+        parts = response.iter_raw()
+        assert next(parts) == b"first"
+        in_a_cycle: list[object] = [response, parts]
+        in_a_cycle.append(in_a_cycle)
+
+    async with scripted_http2(script) as server:
+        with httpx.Client(transport=invocation_client.Http2Transport()) as client:
+            await asyncio.to_thread(leave, client, server.url)
+            monkeypatch.setattr(ConnectionCore, "receive", collect)
+            async with asyncio.timeout(PATIENCE_S):
+                response = await asyncio.to_thread(client.get, server.url)
+                assert (response.content, collected.is_set()) == (b"x", True)
+                await server.connections[0].streams[1].reset.wait()
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+async def test_a_forked_process_makes_a_connection_of_its_own() -> None:
+    async def script(stream: ScriptedStream) -> None:
+        await stream.respond(b"x")
+
+    async with scripted_http2(script) as server:
+        with httpx.Client(transport=invocation_client.Http2Transport()) as client:
+
+            def call() -> None:
+                assert client.get(server.url).content == b"x"
+
+            await asyncio.to_thread(call)
+            forked = multiprocessing.get_context("fork").Process(target=call)
+            forked.start()
+            await asyncio.to_thread(forked.join, PATIENCE_S)
+            forked.kill()
+            assert forked.exitcode == 0
+            await asyncio.to_thread(call)
+        assert [len(one.streams) for one in server.connections] == [2, 1]
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_another_loop_makes_connections_of_its_own() -> None:
+    async def script(stream: ScriptedStream) -> None:
+        await stream.respond(b"x")
+
+    async with scripted_http2(script) as server:
+        client = httpx.AsyncClient(transport=invocation_client.AsyncHttp2Transport())
+
+        async def call() -> bytes:
+            return (await client.get(server.url)).content
+
+        for _ in range(2):
+            assert await asyncio.to_thread(asyncio.run, call()) == b"x"
+        assert len(server.connections) == 2
+        await call()
+        with pytest.raises(RuntimeError, match="another event loop"):
+            await asyncio.to_thread(asyncio.run, call())
+        await client.aclose()
+        gc.collect()  # a loop that has ended closes nothing: sockets of it warn here
+
+
+async def test_closing_the_transport_ends_calls_that_are_connecting(callers: Callers) -> None:
+    connections: list[asyncio.StreamWriter] = []
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        await reader.read(1)
+        if len(connections) == 1:
+            await closed.wait()
+        writer.write(b"\0\0\0\4\0\0\0\0\0")
+        with contextlib.suppress(OSError):
+            while await reader.read(65_536):
+                pass
+        writer.close()
+        ended.set()
+
+    closed, ended = asyncio.Event(), asyncio.Event()
+    listener = await asyncio.start_server(accept, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    async with listener, callers(keepalive_expiry_s=None) as caller:
+        call = asyncio.ensure_future(caller.request("GET", url))  # noqa: TID251
+        await until(lambda: connections)
+        await caller.close_transport()
+        closed.set()
+        with pytest.raises(httpx.ReadError, match="closed"):
+            await call
+        async with asyncio.timeout(PATIENCE_S):
+            await ended.wait()
 
 
 async def test_a_cancelled_task_resets_its_stream() -> None:

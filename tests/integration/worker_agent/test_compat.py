@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import threading
 import time
 import zipfile
 from collections.abc import AsyncIterator
@@ -18,6 +20,8 @@ from tests.support.fake_gateway import Expected
 from tests.support.raw_server import OK, Peer
 from tests.support.waiting import until
 from wire.envelope import INLINE_BODY_BYTES, encode_assets
+from worker_agent.compat import call
+from worker_agent.compat.folders import remove_folder
 
 NO_WINDOW = ((b"nvcf-poll-seconds", b"0"),)
 ASSET_ID = "55555555-5555-4555-8555-555555555555"
@@ -311,6 +315,50 @@ async def test_a_folder_that_cannot_be_made_fails_the_request(tmp_path: Path) ->
         assert agent.server.connections == 0
 
 
+async def test_a_call_that_comes_again_at_once_keeps_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is slow to remove that of its first run, which has the same name."""
+    may_go = threading.Event()
+
+    def slowly(folder: Path) -> None:
+        may_go.wait()
+        remove_folder(folder)
+
+    monkeypatch.setattr(call, "remove_folder", slowly)
+    function = Function()
+    async with running_agent(function.serve, folder=tmp_path) as agent:
+        first, lease = begin(agent)
+        folder = tmp_path / "output" / first.request_id
+        await function.heads.get()
+        (folder / "left").write_text("by the first run")
+        function.responses.put_nowait(whole(b"500 Internal Server Error", b""))
+        await agent.answer(first, lease)
+        again = agent.gateway.expect(first.request_id)
+        lease = agent.lease(again.envelope(is_polled=True))
+        await asyncio.sleep(0)
+        may_go.set()
+        await function.heads.get()
+        assert list(folder.iterdir()) == []
+        function.responses.put_nowait(OK)
+        assert await agent.answer(again, lease) == (200, b"{}")
+        await until(lambda: not folder.exists())
+
+
+async def test_a_task_that_fails_in_an_unforeseen_way_fails_its_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unforeseen(folder: Path) -> list[Path]:
+        raise RecursionError(folder)
+
+    monkeypatch.setattr(call, "artifacts", unforeseen)
+    function = Function()
+    async with running_agent(function.serve, folder=tmp_path) as agent:
+        expected, lease = begin(agent)
+        function.responses.put_nowait(OK)
+        assert (await agent.answer(expected, lease))[0] == 500
+
+
 @pytest.mark.parametrize("window", [(), NO_WINDOW])
 async def test_a_run_ends_when_its_client_said_whoever_polls_then(
     tmp_path: Path, window: tuple[tuple[bytes, bytes], ...]
@@ -384,7 +432,7 @@ async def test_many_at_once_each_get_their_own_response(tmp_path: Path) -> None:
         for _ in range(5):
             await asyncio.gather(*map(call, range(20)))
         await until(lambda: agent.slots.running == agent.slots.jobs == 0)
-        await until(lambda: not list((tmp_path / "output").iterdir()))
+        await until(lambda: os.listdir(tmp_path / "output") == [".lock"])
 
 
 async def test_an_event_stream_and_its_body_flow_both_ways(tmp_path: Path) -> None:

@@ -57,10 +57,12 @@ def test_only_an_accepted_call_waits() -> None:
     )
     assert watched(call).headers["prefer"] == "a=b, respond-async"
     headers = {"location": f"/v2/requests/{ID}"}
-    assert waiting_call(call, httpx.Response(202, headers=headers)) is None
+    assert waiting_call(call, httpx.Response(202, headers=headers), 0) is None
     headers["preference-applied"] = "respond-async"
-    assert waiting_call(call, httpx.Response(200, headers=headers)) is None
-    waiting = waiting_call(call, httpx.Response(202, headers=headers))
+    assert waiting_call(call, httpx.Response(200, headers=headers), 0) is None
+    elsewhere = {**headers, "location": f"https://other.example/v2/requests/{ID}"}
+    assert waiting_call(call, httpx.Response(202, headers=elsewhere), 0) is None
+    waiting = waiting_call(call, httpx.Response(202, headers=headers), 0)
     assert waiting is not None
     waiting.reader.read("id: queued:4")
     events, response, cancel = waiting.events(), waiting.response(), waiting.cancel()
@@ -76,3 +78,18 @@ def test_only_an_accepted_call_waits() -> None:
         assert each.headers["authorization"] == "Bearer k"
         assert "content-type" not in each.headers
         assert "prefer" not in each.headers
+
+
+def test_events_that_broke_off_after_a_while_are_asked_for_again_and_again() -> None:
+    call = httpx.Request("GET", "https://gateway.example/f/demo")
+    headers = {"location": f"/v2/requests/{ID}", "preference-applied": "respond-async"}
+    waiting = waiting_call(call, httpx.Response(202, headers=headers), 0)
+    assert waiting is not None
+    for number in range(100):
+        waiting.begin_events(60.0 * number)
+        assert waiting.broken(60.0 * number + 50) == 0.2
+    pauses = []
+    while (pause_s := waiting.broken(6000)) is not None:
+        pauses.append(pause_s)
+        waiting.events()
+    assert 8 < sum(pauses) < 15

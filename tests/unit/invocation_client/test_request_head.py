@@ -21,6 +21,11 @@ def test_host_becomes_the_authority_and_fields_of_the_connection_are_left_out() 
     ]
 
 
+def test_a_host_in_other_letters_is_the_servers_to_refuse() -> None:
+    request = httpx.Request("GET", "http://h/", headers={b"host": b"\xc3\xbc"})
+    assert (b":authority", b"\xc3\xbc") in request_fields(request)
+
+
 def test_te_trailers_goes_out() -> None:
     request = httpx.Request("GET", "http://h/", headers={"te": "trailers"})
     assert (b"te", b"trailers") in request_fields(request)

@@ -80,7 +80,8 @@ def message_of(values: dict[str, Any]) -> WorkerInvokeFunctionRequest:
 
 
 def slots_of(envelope: Envelope) -> dict[str, Any]:
-    return {name: getattr(envelope, name) for name in Envelope.__slots__ if name != "head"}
+    own = {name: getattr(envelope, name) for name in Envelope.__slots__ if name != "head"}
+    return {**own, "assets": envelope.head.assets}
 
 
 def test_an_envelope_is_what_protobuf_writes() -> None:

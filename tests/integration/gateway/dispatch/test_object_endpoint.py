@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.dispatch.object_endpoint import ObjectEndpoint
+from gateway.dispatch.object_endpoint import MAX_TRANSFERS, ObjectEndpoint
 from gateway.dispatch.responses import send_problem
 from gateway.domain.cors import OPEN
 from gateway.errors import GatewayError
@@ -61,9 +61,11 @@ class World:
             send_problem(request, client, error)
             return IGNORED
 
-    async def upload_url(self, max_bytes: int = 1_000_000) -> str:
+    async def upload_url(
+        self, max_bytes: int = 1_000_000, key: str = folder_of("acme") + ASSET
+    ) -> str:
         return await self.store.upload_url(
-            folder_of("acme") + ASSET,
+            key,
             NOW + 60,
             content_type="image/png",
             max_bytes=max_bytes,
@@ -210,6 +212,31 @@ async def test_the_account_s_bytes_bound_an_upload(world: World) -> None:
     assert (response.status_code, response.json()["reason"]) == (400, "asset_quota")
 
 
+async def test_uploads_that_end_at_the_same_time_have_no_more_than_the_account_s_bytes(
+    world: World,
+) -> None:
+    world.assets = assets_in(world.store, account_bytes=10, account_assets=9)
+    arrived, everyone = list[str](), asyncio.Event()
+
+    async def room(key: str) -> int | None:
+        found = await world.assets.room(key)
+        arrived.append(key)
+        # All have been let in before the first one ends.
+        if len(arrived) == 4:
+            everyone.set()
+        await everyone.wait()
+        return found
+
+    world.endpoint = ObjectEndpoint(world.store, world.signer, room, lambda *response: None)
+    keys = [folder_of("acme") + str(number) for number in range(4)]
+    urls = [await world.upload_url(key=key) for key in keys]
+    responses = await asyncio.gather(
+        *(world.client.put(url, content=b"123456", headers=HEADERS) for url in urls)
+    )
+    assert sorted(response.status_code for response in responses) == [200, 413, 413, 413]
+    assert len(world.bodies) == 1
+
+
 async def test_a_client_that_leaves_while_it_uploads_leaves_nothing(world: World) -> None:
     url = httpx.URL(await world.upload_url())
     assert url.host is not None
@@ -221,6 +248,20 @@ async def test_a_client_that_leaves_while_it_uploads_leaves_nothing(world: World
     writer.transport.abort()
     await until(lambda: world.bodies == [])
     assert world.statuses == []
+
+
+async def test_a_client_that_leaves_at_once_takes_no_place(world: World) -> None:
+    """Also if it does so before the transfer has begun: its body is malformed from the start."""
+    url = httpx.URL(world.address)
+    request = b"GET /v2/objects/x HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+    body = b"11170\r\n%b\r\nno size\r\n" % bytes(70_000)
+    for _ in range(MAX_TRANSFERS):
+        reader, writer = await asyncio.open_connection(url.host, url.port)
+        writer.write(request + body)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 400 ")
+        writer.close()
+    response = await world.client.get(f"{world.address}/v2/objects/x")
+    assert (response.status_code, response.json()["reason"]) == (403, "signature_invalid")
 
 
 async def test_a_slow_reader_gets_all_of_it(world: World) -> None:

@@ -197,3 +197,24 @@ async def test_an_s3_that_is_away(s3_server: str) -> None:
         with pytest.raises(StoreUnavailable):
             await store.open()
         await store.close()
+
+
+async def test_objects_that_are_written_together_are_objects_of_their_own(
+    store: ObjectStore,
+) -> None:
+    prefix = f"batch/{new_uuid()}/"
+    bodies = {prefix + name: name.encode() * count for name, count in (("a", 3), ("b", 0))}
+    bodies[prefix + "c"] = b"0123456789" * DATA_BYTES
+    for _ in range(2):
+        # The second time they replace those of the first.
+        await store.put_batch(list(bodies.items()), content_type=TEXT)
+    assert await keys_below(store, prefix) == list(bodies)
+    for key, body in bodies.items():
+        info = await store.stat(key)
+        assert info is not None
+        assert (info.size, info.content_type) == (len(body), TEXT)
+        assert await read_object(store, key) == body
+    assert await read_object(store, prefix + "c", 12, 15) == b"2345"
+    await store.delete(prefix + "a")
+    assert await store.stat(prefix + "a") is None
+    assert await read_object(store, prefix + "c") == bodies[prefix + "c"]

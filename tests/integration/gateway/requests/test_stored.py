@@ -4,10 +4,15 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.dispatch.spool import SpoolFiles
+from gateway.domain.cors import OPEN
+from gateway.domain.model import EVERYTHING
+from gateway.domain.principal import INVOKE, Principal
+from gateway.domain.readmodel import ReadModel
 from gateway.errors import StoreUnavailable
 from gateway.objects.local import LocalObjects
 from gateway.requests.asked import Asked
@@ -17,13 +22,14 @@ from gateway.requests.exchanges import FirstExchange, ResponseExchange
 from gateway.requests.prefer import Terms
 from gateway.requests.stored import StoredResponses
 from gateway.requests.stored_exchange import StoredExchange
-from gateway.routing.cross_origin import PageAccess
+from gateway.routing.cross_origin import CrossOrigin, PageAccess
 from http1.stream import Headers, Request
 from runtime.ids import new_uuid
+from tests.support.detached import make_endpoint
 from tests.support.invocation_world import World
 from tests.support.objects import local_objects, signer
 from tests.support.recorder import RecordedResponseWriter, Script
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_S, until
 
 ACCESS = PageAccess(None, None, replaces=True)
 EVENTS = b"id: a\ndata: 1\n\nid: b\ndata: 2\n\nid: c\ndata: 3\n\n"
@@ -34,6 +40,12 @@ class Failing(LocalObjects):
     """A store that fails a few times."""
 
     failures = 0
+
+    async def put(self, *arguments: Any, **keywords: Any) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise StoreUnavailable(cause="the disk is away")
+        await super().put(*arguments, **keywords)
 
     async def put_batch(self, objects: object, *, content_type: str) -> None:
         if self.failures:
@@ -57,7 +69,7 @@ class Holder:
         call = self.book.make("acme", client, "async", time.time())
         world = World(client=call)
         call.begins(world.invocation)
-        call.request_id = new_uuid()
+        call.request_id = new_uuid()[:-4] + "0007"
         self.book.add(call)
         exchange = FirstExchange(call, client, self.book, terms or Terms(is_async=True))
         exchange.start()
@@ -185,6 +197,27 @@ async def test_bounds_refuse_further_calls(holder: Holder) -> None:
     await holder.book.wait_settled(1.0)
 
 
+async def test_a_deleted_response_counts_no_more_wherever_it_is_kept(holder: Holder) -> None:
+    endpoint = make_endpoint(CrossOrigin(ReadModel(), OPEN), holder.book, _authenticate)
+    for _ in range(3):
+        call, world = holder.begin()
+        holder.respond(world, b"x" * 3_000_000)
+        await holder.settled(call)
+        assert holder.book.find(call.request_id) is None
+        for status in (204, 404):
+            target = f"/v2/requests/{call.request_id}".encode()
+            headers = [(b"authorization", b"Bearer k")]
+            client = RecordedResponseWriter(Script(), "deletes")
+            endpoint.serve(Request(b"DELETE", target, b"", headers, 0, 0.0), client)
+            await until(lambda client=client: client.over)
+            assert (client.head or (0,))[0] == status
+    assert holder.book.room_for("acme").bytes == 0
+
+
+def _authenticate(authorization: bytes | None, now: float) -> Principal:
+    return Principal("acme", "sub", frozenset({INVOKE}), EVERYTHING)
+
+
 async def test_a_response_that_cannot_be_stored_is_tried_again_and_then_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,5 +235,41 @@ async def test_a_response_that_cannot_be_stored_is_tried_again_and_then_kept(
     await holder.settled(lost)
     assert holder.book.not_stored == 1
     assert holder.book.find(lost.request_id) is lost
+    holder.spool.close()
+    await objects.close()
+
+
+async def test_what_could_not_be_stored_is_stored_when_the_store_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.requests.book.RETRIES_S", ())
+    monkeypatch.setattr("gateway.requests.book.STORE_AGAIN_S", 0.0)
+    objects = Failing(tmp_path / "objects", signer())
+    holder = Holder(objects, tmp_path)
+    objects.failures = 1000
+    calls = []
+    for body in (b"y" * 100_000, b"y"):
+        call, world = holder.begin()
+        holder.respond(world, body)
+        await holder.settled(call)
+        calls.append(call)
+    with pytest.raises(Exception, match="as many detached calls"):
+        holder.begin()
+
+    async def stored() -> int:
+        holder.book.tick()
+        return holder.book.stored
+
+    before = objects.failures
+    await until(stored, lambda _: objects.failures < before - 2, what="further attempts")
+    objects.failures = 0
+    await until(stored, lambda count: count == 2)
+    for call in calls:
+        assert (await holder.fetch(call)).sent.startswith(b"y")
+    objects.failures = 1
+    last, world = holder.begin()
+    holder.respond(world, b"z")
+    await holder.book.wait_settled(PATIENCE_S)
+    assert (await holder.fetch(last)).sent == b"z"
     holder.spool.close()
     await objects.close()

@@ -320,3 +320,24 @@ async def test_after_a_rotation_both_secrets_sign_for_a_day(
     stored = await site.store.get_raw(META, name)
     assert stored is not None
     assert new.value.encode() not in stored[0]
+
+
+async def test_a_secret_of_another_master_key_is_a_failed_attempt_until_it_is_made_anew(
+    site: Site, receiver: WebhookReceiver
+) -> None:
+    deliverer = await site.start()
+    others = WebhookSecrets(
+        site.store, SecretBox(os.urandom(32)), lambda: site.time.wall, os.urandom
+    )
+    await others.of(site.account)
+    request_id = await site.keep(receiver.url)
+    await site.becomes(request_id, deliverer, attempts=1, lastError="secret_unreadable")
+    site.time.advance(6)
+    await site.becomes(request_id, deliverer, attempts=2)
+    await site.secrets.rotate(site.account)
+    site.time.advance(40)
+    await site.becomes(request_id, deliverer, state="delivered", attempts=3)
+    await others.rotate(site.account)
+    late = await site.keep(receiver.url)
+    site.time.advance(86_400)
+    await site.becomes(late, deliverer, state="failed", lastError="secret_unreadable")

@@ -13,8 +13,10 @@ from wire.channel import (
     CallFrame,
     FrameError,
     Kind,
+    channel_token,
     decode_count,
     encode_count,
+    encode_frame,
     encode_queued_response,
     encode_response,
 )
@@ -125,6 +127,21 @@ def test_a_worker_that_sends_but_receives_nothing_is_found_out() -> None:
         asked += process.pass_time(SILENT_S).count(Kind.PING)
     assert asked == MAX_SILENT - 1
     assert process.link.is_aborted
+
+
+def test_a_call_knows_the_worker_that_says_it_has_leased_it() -> None:
+    process = Process()
+    world = process.queue()
+    process.receive(encode_frame(Kind.LEASED, 0, REQUEST_ID.encode()))
+    assert (world.invocation.instance, world.invocation.leased_at) == (b"i", 100.0)
+
+
+def test_a_worker_that_opens_its_channel_has_leased_the_request_that_told_it_how() -> None:
+    process = Process()
+    world = process.queue()
+    token = channel_token(b"s" * 32, REQUEST_ID, VERSION)
+    process.channels.open(REQUEST_ID, VERSION, token, b"new")
+    assert (world.invocation.instance, world.invocation.leased_at) == (b"new", 100.0)
 
 
 def test_a_worker_that_responds_to_pings_may_take_its_time() -> None:

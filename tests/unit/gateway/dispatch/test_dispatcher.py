@@ -449,7 +449,7 @@ async def test_a_call_waits_for_its_input_assets(value: str, status: int) -> Non
         return
     await until(lambda: queue.envelopes)
     envelope = decode_envelope(queue.envelopes[0])
-    assert [asset.asset_id for asset in envelope.assets] == ([value] if value else [])
+    assert [asset.asset_id for asset in envelope.head.assets] == ([value] if value else [])
     assert envelope.body == b"body"
     assert b"nvcf-input-asset-references" not in dict(envelope.headers)
 

@@ -63,7 +63,16 @@ calls = st.tuples(
     st.integers(0, 2),
     st.integers(0, 1),
     st.sampled_from([None, 0, 1]),
-    st.sampled_from([b"", b"nvcf-poll-seconds: 5\r\n", b"x-forwarded-for: 1.2.3.4\r\n"]),
+    st.sampled_from(
+        [
+            b"",
+            b"nvcf-poll-seconds: 5\r\n",
+            b"x-forwarded-for: 1.2.3.4\r\n",
+            b"prefer: respond-async, handling=strict\r\n",
+            b"prefer: respond-async, wait=5\r\n",
+            b"nvcf-detach: on-disconnect\r\n",
+        ]
+    ),
     st.sampled_from(["10.0.0.1", "10.0.0.2"]),
 )
 changes = st.one_of(
@@ -120,6 +129,9 @@ class Gateway:
         stream = self.dispatch(request, client)
         if client.head is None:
             stream.request_end()
+        accepted = b""
+        if client.head is not None and client.head[0] == 202:
+            accepted = dict(client.head[1])[b"preference-applied"]
         if len(self.queue.envelopes) == before:
             assert client.head is not None
             return client.head[0], json.loads(client.sent)["detail"]
@@ -131,6 +143,7 @@ class Gateway:
             envelope.method,
             envelope.path,
             envelope.headers,
+            accepted,
         )
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from gateway.telemetry.metrics import GatewayMetrics
 from http1.stream import Headers, Request, RequestStream
 from queueing.interface import QueueFull, RunDecision
 from runtime.metrics import MetricRegistry
-from tests.support.detached import make_book, make_endpoint, make_keyed_calls
+from tests.support.detached import NOW, make_book, make_endpoint, make_keyed_calls
 from tests.support.objects import local_objects
 from tests.support.recorder import (
     RecordedPost,
@@ -44,6 +45,7 @@ from tests.support.recorder import (
 from tests.support.stored_claims import StoredClaims
 from tests.support.stored_numbers import StoredNumbers
 from tests.support.waiting import PATIENCE_S, until
+from wire.deadlines import DEFAULT_POLL_S
 from wire.ids import FunctionId, VersionId
 
 FUNCTION = FunctionId("7f9619ff-8b86-4011-b42d-00c04fc964ff")
@@ -206,6 +208,26 @@ async def test_another_request_is_refused_also_while_the_first_is_incomplete(
     respond(await process.begun())
     await until(lambda: same.writer.over, what="the response")
     assert same.writer.sent == b"done"
+
+
+async def test_who_repeats_an_incomplete_request_waits_no_longer_than_its_window(
+    process: Process,
+) -> None:
+    first = process.call()
+    await process.begun()
+    again = process.call().send()
+    process.book.clock = count(NOW, DEFAULT_POLL_S + 1.0).__next__
+
+    async def is_over() -> bool:
+        process.book.tick()
+        return again.writer.over
+
+    await until(is_over, what="the end of the window")
+    assert (again.status, again.problem["reason"]) == (504, "poll_timeout")
+    first.send()
+    respond(await process.begun())
+    assert first.writer.sent == b"done"
+    assert not process.queue.envelopes[1:]
 
 
 async def test_a_key_is_free_again_after_a_refusal(

@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.invocation.once import OnceInvocation
-from gateway.invocation.states import DONE, QUEUED, Outcome
+from gateway.invocation.states import DONE, PENDING, QUEUED, Outcome
 from queueing.interface import QueueFull, QueueUnavailable, RunDecision
 from tests.support.invocation_world import World
 from wire.decoded_envelope import decode_call_head, decode_envelope
@@ -99,3 +99,32 @@ def test_what_no_worker_could_get_has_not_run() -> None:
     assert not once(world).may_have_run
     attached = World(is_once=True).publish().attach()
     assert once(attached).may_have_run
+
+
+def test_a_polled_call_is_run_once_and_then_asked_for_as_often_as_it_takes() -> None:
+    world = World(is_once=True, is_polled=True).publish()
+    invocation = once(world)
+    headers = decode_envelope(world.queue.envelopes[0]).headers
+    assert (b"nvcf-allow-rerun", b"never") in headers
+    assert headers[-1] == (b"nvcf-allow-rerun", b"once")
+    assert b"nvcf-polled" not in dict(headers)
+    assert invocation.run_requested(1, is_running=False) is RunDecision.RUN
+    world.attach().head(202)
+    invocation.response_end()
+    assert invocation.state is PENDING
+    assert (b"nvcf-allow-rerun", b"once") not in decode_envelope(world.registry.polls[0]).headers
+    assert invocation.run_requested(1, is_running=True) is RunDecision.RUN
+    assert invocation.run_requested(2, is_running=False) is RunDecision.NEVER
+    assert (world.problem()["status"], world.problem()["reason"]) == (502, "worker_lost")
+    assert invocation.may_have_run
+
+
+def test_a_polled_call_is_not_run_again_before_its_first_response_either() -> None:
+    world = World(is_once=True, is_polled=True).publish()
+    assert once(world).run_requested(1, is_running=False) is RunDecision.RUN
+    assert once(world).run_requested(2, is_running=False) is RunDecision.NEVER
+    assert world.problem()["reason"] == "worker_lost"
+    sent = World(is_once=True, is_polled=True).send()
+    once(sent).handed_back(was_run=True, was_sent=True)
+    assert sent.queue.envelopes == []
+    assert sent.problem()["reason"] == "worker_lost"

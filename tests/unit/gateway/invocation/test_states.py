@@ -297,6 +297,7 @@ FIRE: dict[Event, list[Callable[[World], object]]] = {
         lambda w: w.invocation.publish_failed(QueueUnavailable("lost")),
     ],
     Event.UNDELIVERABLE: [lambda w: w.invocation.undeliverable()],
+    Event.LEASED: [lambda w: w.invocation.leased(b"i", 101.0)],
     Event.HANDED_BACK: [
         lambda w: w.invocation.handed_back(was_run=False, was_sent=False),
         lambda w: w.invocation.handed_back(was_run=True, was_sent=True),

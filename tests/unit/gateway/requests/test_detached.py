@@ -1,13 +1,14 @@
 """Detached calls between a recorded worker and clients that come and go."""
 
+import orjson
 import pytest
 
-from gateway.invocation.states import ATTACHED, DONE, QUEUED, Outcome
+from gateway.invocation.states import ATTACHED, DONE, QUEUED, SENT, Outcome
 from gateway.requests.detached import AccountBytes, DetachedCall, Limits
 from gateway.requests.exchanges import FirstExchange, ResponseExchange
 from gateway.requests.prefer import Terms
 from gateway.requests.recording import RecordingSpace
-from gateway.requests.views import view_of
+from gateway.requests.views import view_body, view_of
 from gateway.routing.cross_origin import PageAccess
 from tests.support.invocation_world import World
 from tests.support.recorder import RecordedResponseWriter, RecordedSpool, Script
@@ -227,6 +228,19 @@ def test_a_response_that_breaks_off_is_a_failure_with_a_problem() -> None:
     assert (detached.later().head or (0,))[0] == 502
 
 
+def test_a_problem_document_that_cannot_be_written_again_is_left_out() -> None:
+    detached = Detached(ASYNC)
+    detached.stream.request_end()
+    detached.world.attach().head(500, [(b"content-type", b"application/problem+json")])
+    invocation = detached.world.invocation
+    invocation.completion = Outcome.WORKER_FAILED
+    invocation.response_data(b'{"a":' * 300 + b"1" + b"}" * 300)
+    invocation.response_end()
+    detached.call.settled()
+    view = orjson.loads(view_body(detached.call))
+    assert (view["state"], view["problem"]) == ("failed", None)
+
+
 def test_the_gateways_own_problem_is_the_response_of_a_failed_call() -> None:
     detached = Detached(ASYNC)
     detached.stream.request_end()
@@ -266,18 +280,58 @@ def test_a_view_tells_the_times_of_the_call() -> None:
     assert view["finishedAt"] == "2023-11-14T22:13:23.000Z"
 
 
+def test_a_view_tells_of_a_lease_before_the_response_head() -> None:
+    direct = Detached(ASYNC)
+    direct.world.channels.is_free = True
+    direct.stream.request_end()
+    assert direct.world.invocation.state is SENT
+    view = view_of(direct.call)
+    assert (view["state"], view["attempts"]) == ("leased", 1)
+    assert view["leasedAt"] == view["createdAt"]
+
+    queued = Detached(ASYNC)
+    queued.stream.request_end()
+    # Of a worker without a channel it is known that it has the call, and no more.
+    found = view_of(queued.call, position=0)
+    assert (found["state"], found["attempts"]) == ("leased", 1)
+    assert "leasedAt" not in found
+    queued.world.invocation.leased(b"one", 101.5)
+    told = view_of(queued.call, position=0)
+    assert (told["attempts"], told["instanceId"]) == (1, "one")
+    assert told["leasedAt"] == "2023-11-14T22:13:21.500Z"
+    # It was given back: whoever had it does not matter any more.
+    waiting = view_of(queued.call, position=1)
+    assert (waiting["state"], waiting["attempts"]) == ("queued", 1)
+    assert not {"leasedAt", "instanceId"} & waiting.keys()
+    queued.world.now = 102.0
+    queued.world.invocation.run_requested(2, is_running=False)
+    again = view_of(queued.call, position=0)
+    assert again["attempts"] == 2
+    assert again["leasedAt"] == "2023-11-14T22:13:22.000Z"
+    assert "instanceId" not in again
+    queued.call.cancel()
+    queued.call.settled()
+    assert view_of(queued.call)["attempts"] == 2
+
+
 def test_the_bytes_of_an_account_are_forgotten_with_its_responses() -> None:
     account = AccountBytes()
     account.add(100)
+    account.keep(100)
     account.begin_part()
     account.add(11)
+    account.keep(11)
+    account.add(5)
     for _ in range(22):
         account.begin_part()
-    assert account.bytes == 111
+    assert account.bytes == 116
+    account.drop(11, parts_ago=22)
+    assert account.bytes == 105
     account.begin_part()
-    assert account.bytes == 11
+    assert account.bytes == 5
+    account.drop(100, parts_ago=24)
     account.begin_part()
-    assert account.bytes == 0
+    assert account.bytes == 5
 
 
 def test_interim_responses_reach_the_first_client_alone() -> None:

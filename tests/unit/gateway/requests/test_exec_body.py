@@ -95,6 +95,15 @@ def test_a_large_response_is_a_reference() -> None:
     )
 
 
+@pytest.mark.parametrize("status", [204, 205, 304])
+def test_a_response_without_a_body_has_an_envelope(status: int) -> None:
+    found, text = encode_response(ID, status, b"")
+    assert (found, json.loads(text)) == (
+        200,
+        {"reqId": ID, "status": "fulfilled", "percentComplete": 100},
+    )
+
+
 def test_what_is_no_json_is_a_string() -> None:
     assert json.loads(encode_response(ID, 200, b"a\nb")[1])["response"] == "a\nb"
     assert "response" not in json.loads(encode_response(ID, 204, b"")[1])

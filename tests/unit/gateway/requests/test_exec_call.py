@@ -38,6 +38,7 @@ class World:
             (b"content-length", b"99"),
             (b"content-type", b"application/json; charset=utf-8"),
             (b"accept", b"text/event-stream"),
+            (b"accept-encoding", b"gzip, br"),
             (b"x-own", b"1"),
         ]
         request = Request(b"POST", b"/v2/nvcf/exec", b"api", headers, body_bytes, 1.0)
@@ -70,6 +71,7 @@ def test_the_function_gets_what_is_inside() -> None:
         (b"host", b"api"),
         (b"x-own", b"1"),
         (b"accept", b"application/json"),
+        (b"accept-encoding", b"identity"),
         (b"content-type", b"application/json"),
         (b"content-length", b"7"),
     ]

@@ -83,6 +83,7 @@ def test_another_request_has_another_fingerprint() -> None:
         fingerprint([], [b"abc"]),
         fingerprint([(b"content-encoding", b"application/json")], [b"abc"]),
         fingerprint([*json, (b"nvcf-input-asset-references", b"a1")], [b"abc"]),
+        fingerprint([*json, (b"nvcf-webhook-url", b"https://a.example/")], [b"abc"]),
         fingerprint(json, [b"abc"], method=b"PUT"),
         fingerprint(json, [b"abc"], target=b"/v2"),
         fingerprint(json, [b"abc"], version_id="22222222-2222-4222-8222-222222222222"),

@@ -6,10 +6,11 @@ import pytest
 
 from gateway.errors import StoreUnavailable, TooManyKeys
 from gateway.requests.idempotency import ClaimPosition, KeyClaim
-from gateway.requests.key_claims import KeyClaims
+from gateway.requests.key_claims import KeyClaims, claim_age_s
 from runtime.tasks import spawn
 from tests.support.stored_claims import StoredClaims
 from tests.support.waiting import until
+from wire.deadlines import MAX_INVOCATION_S
 
 POSITION = ClaimPosition("acct", "k")
 FIRST = KeyClaim("33333333-3333-4333-8333-333333330001", "f")
@@ -23,6 +24,11 @@ async def test_one_call_gets_a_key_and_the_others_are_told_which() -> None:
     assert await other.claim(POSITION, OTHER) == FIRST
     assert await other.find(POSITION) == FIRST
     assert not one.is_released(FIRST.request_id)
+
+
+def test_a_claim_outlives_the_longest_call_however_short_responses_are_kept() -> None:
+    assert claim_age_s(60.0) > MAX_INVOCATION_S
+    assert claim_age_s(86_400.0) == 86_400.0
 
 
 async def test_a_key_of_a_call_that_did_not_run_can_be_claimed_anew() -> None:

@@ -15,11 +15,15 @@ from gateway.requests.detached import (
     Limits,
 )
 from gateway.requests.exchanges import Window
+from gateway.requests.idempotency import ClaimPosition, Fingerprint
+from gateway.requests.keyed import KeyedCall
+from gateway.requests.keyed_polls import KeyedPollExchange
 from gateway.requests.poll_exchanges import FirstPollExchange, PollExchange, watch
 from gateway.requests.polled_call import MIN_PATIENCE_S, PolledCall
 from gateway.requests.recording import RecordingSpace
 from gateway.requests.views import view_of
 from gateway.routing.cross_origin import PageAccess
+from http1.stream import Request
 from tests.support.invocation_world import REQUEST_ID, World
 from tests.support.recorder import RecordedResponseWriter, RecordedSpool, Script
 
@@ -55,7 +59,9 @@ class StubBook:
 class Polled:
     """One polled call, with the client that makes it."""
 
-    def __init__(self, window_s: float = 7.0, *, is_exec: bool = False) -> None:
+    def __init__(
+        self, window_s: float = 7.0, *, is_exec: bool = False, keyed: KeyedCall | None = None
+    ) -> None:
         book = self.windows = StubBook()
         self.statuses: list[int] = []
         self.client = RecordedResponseWriter(Script(), "client")
@@ -63,9 +69,15 @@ class Polled:
         self.world = World(viewer=self.call)
         self.call.begins(self.world.invocation)
         watched = watch(self.call, self.client, self.statuses.append)
-        self.first = FirstPollExchange(
-            self.call, watched, self.windows, PAGE, watched, window_s, is_exec=is_exec
-        )
+        self.first: FirstPollExchange
+        if keyed is None:
+            self.first = FirstPollExchange(
+                self.call, watched, self.windows, PAGE, watched, window_s, is_exec=is_exec
+            )
+        else:
+            self.first = KeyedPollExchange(
+                self.call, watched, self.windows, PAGE, watched, window_s, keyed, is_exec=is_exec
+            )
         self.first.start()
 
     def poll(self, seconds: float = 9.0) -> tuple[PollExchange, RecordedResponseWriter]:
@@ -87,6 +99,17 @@ def pending() -> Polled:
     polled.first.request_end()
     assert polled.windows.end() == 7.0
     return polled
+
+
+def test_a_process_that_stood_still_waits_for_a_poll_before_it_cancels() -> None:
+    polled = pending()
+    now = polled.windows.clock() + 14.0 + 60.0
+    polled.windows.clock = lambda: now
+    assert polled.windows.end() == 14.0
+    assert not polled.call.is_over
+    now += MIN_PATIENCE_S
+    assert polled.windows.end() == MIN_PATIENCE_S
+    assert polled.call.state == CANCELLED
 
 
 def test_the_first_window_begins_when_the_request_is_complete_and_ends_with_the_head() -> None:
@@ -219,3 +242,19 @@ def test_a_slow_first_client_slows_its_worker_down_and_no_poll_does() -> None:
     exchange.pause_writing()
     exchange.resume_writing()
     assert polled.world.script.take() == []
+
+
+def test_a_call_with_a_key_waits_for_a_client_that_repeats_it_as_after_a_202() -> None:
+    request = Request(b"POST", b"/", b"a", [], 0, 0.0)
+    for is_complete in (True, False):
+        keyed = KeyedCall(REQUEST_ID, ClaimPosition("a", "n"), Fingerprint(request, b"/", None))
+        polled = Polled(keyed=keyed)
+        if is_complete:
+            polled.first.request_end()
+        assert bool(keyed.fingerprint) is is_complete
+        polled.first.request_broken()
+        assert polled.call.is_over is not is_complete
+        if is_complete:
+            assert polled.windows.end() == 2 * 7.0
+            assert polled.call.state == CANCELLED
+        assert polled.statuses == [499]

@@ -77,6 +77,39 @@ def test_the_bytes_of_answers_are_summed_by_method_and_status() -> None:
     assert f"axum_http_response_body_size_count{{{labels}}} 2" in shown
 
 
+def test_the_response_to_a_preflight_is_no_error() -> None:
+    registry = MetricRegistry(with_process=False)
+    metrics = GatewayMetrics(registry)
+    metrics.record_refusal(b"OPTIONS", 204, "TLB")
+    metrics.record_refusal(b"POST", 404, "TLB", "not_found")
+    errors = [line for line in lines(registry) if line.startswith("app_invocation_error{")]
+    assert [line.rpartition(" ")[2] for line in errors if "404" in line] == ["1"]
+    assert not any("204" in line for line in errors)
+
+
+def test_a_polled_call_is_measured_under_its_route_and_its_exchanges_are_counted() -> None:
+    registry = MetricRegistry(with_process=False)
+    metrics = GatewayMetrics(registry)
+    route = "/v2/nvcf/pexec/functions/{functionId}"
+    world = World(is_polled=True)
+    world.invocation.route = route
+    metrics.record_start(world.invocation)
+    pending = f'axum_http_requests_pending{{method="POST",endpoint="{route}"}} %d'
+    assert pending % 1 in lines(registry)
+    world.publish().attach().head()
+    world.invocation.response_end()
+    metrics.record_end(world.invocation, world.now)
+    # The client that made the call got a 202, and another one polled.
+    metrics.record_refusal(b"POST", 202, route)
+    shown = lines(registry)
+    assert pending % 0 in shown
+    labels = f'method="POST",status="%d",endpoint="{route}"'
+    assert f"axum_http_requests_duration_seconds_count{{{labels % 200}}} 1" in shown
+    assert f"axum_http_requests_total{{{labels % 202}}} 1" in shown
+    host_routed = [line for line in shown if 'endpoint="TLB"' in line]
+    assert {line.rpartition(" ")[2] for line in host_routed} == {"0"}
+
+
 class Counts:
     """What the channels of a process have counted."""
 

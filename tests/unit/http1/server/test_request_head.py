@@ -278,6 +278,39 @@ def test_another_parser_reads_the_same(headers: list[tuple[bytes, bytes]], metho
     )
 
 
+def outcome(block: bytes, limits: ServerLimits) -> object:
+    try:
+        request, flags = read(block, limits)
+    except HttpError as error:
+        return error.status, str(error)
+    names = ("method", "target", "authority", "host", "headers", "values", "body_bytes")
+    return [getattr(request, name) for name in names], flags
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"GET /other?x HTTP/1.1",
+        b"PROPFIND /a HTTP/1.1",
+        b"GET /a HTTP/1.0",
+        b"GET http://a/x HTTP/1.1",
+        b"GET http://b/x HTTP/1.1",
+        b"OPTIONS * HTTP/1.1",
+        b"CONNECT a:1 HTTP/1.1",
+        b"GET /a HTTP/2.0",
+        b"GET /a b HTTP/1.1",
+        b"GET /\x80 HTTP/1.1",
+        b"GET /%b HTTP/1.1" % (b"x" * LIMITS.max_request_line_bytes),
+    ],
+)
+def test_known_header_lines_change_nothing(first: bytes) -> None:
+    lines = b"\r\nHost: A:80\r\nConnection: close\r\nContent-Length: 5\r\nX-Own: 1"
+    for number in range(3):
+        read(b"GET /%d HTTP/1.1%b" % (number, lines))
+    # What is known holds for one object of limits only.
+    assert outcome(first + lines, LIMITS) == outcome(first + lines, ServerLimits())
+
+
 @given(st.binary(max_size=60), st.binary(max_size=20))
 @example(b"GET / HTTP/1.1\r\nHost: a", b"\r\nContent-Length: 5")
 def test_no_bytes_crash_it_and_an_accepted_head_is_safe_to_forward(

@@ -29,16 +29,33 @@ def test_a_file_is_read_when_it_has_changed(tmp_path: Path) -> None:
 
 def test_what_cannot_be_read_is_told_once(tmp_path: Path) -> None:
     (tmp_path / "r1" / "progress").mkdir(parents=True)
+    write(tmp_path, "other", {"id": "r2", "progress": 1})
     (tmp_path / "r2").mkdir()
-    (tmp_path / "r2" / "progress").symlink_to("nowhere")
-    (look,) = look_at(tmp_path, [("r1", NONE), ("r2", NONE)])
-    assert look.news is None
-    assert look.error
-    assert look_at(tmp_path, [("r1", look.signature)]) == []
+    (tmp_path / "r2" / "progress").symlink_to(tmp_path / "other" / "progress")
+    (tmp_path / "r4").mkdir()
+    # A pipe that nobody writes to: to open it must not block.
+    os.mkfifo(tmp_path / "r4" / "progress")
+    looks = look_at(tmp_path, [("r1", NONE), ("r2", NONE), ("r4", NONE)])
+    assert [(look.request_id, look.news) for look in looks] == [
+        ("r1", None),
+        ("r2", None),
+        ("r4", None),
+    ]
+    assert all(look.error for look in looks)
+    assert look_at(tmp_path, [(look.request_id, look.signature) for look in looks]) == []
     file = write(tmp_path, "r3", {})
     file.write_text("{")
     (look,) = look_at(tmp_path, [("r3", NONE)])
     assert "JSON" in look.error
+
+
+def test_a_partial_response_that_is_nested_too_deeply_is_told(tmp_path: Path) -> None:
+    """It is read, and cannot be written."""
+    deep = "[" * 500 + "]" * 500
+    file = write(tmp_path, "r1", {})
+    file.write_text(f'{{"id": "r1", "progress": 1, "partialResponse": {{"deep": {deep}}}}}')
+    (look,) = look_at(tmp_path, [("r1", NONE)])
+    assert "partialResponse" in look.error
 
 
 async def test_the_watch_runs_only_while_a_request_does(tmp_path: Path) -> None:
