@@ -30,7 +30,7 @@ from gateway.cli.apply.planning import (
     make_plan,
 )
 from gateway.cli.apply.yaml_documents import MAX_BYTES, FileError, FileProblem, read_documents
-from gateway.cli.errors import CommandError, usage
+from gateway.cli.errors import CommandError, printable, usage
 from gateway.cli.options import DEFAULT_URL, JsonOption, KeyOption, UrlOption, api_target
 from gateway.cli.output import print_json, print_text, say
 
@@ -89,7 +89,7 @@ def apply(  # noqa: PLR0913 - one argument per option
     ] = False,
     timeout: Annotated[
         float,
-        typer.Option(metavar="SECONDS", help="Longest time that a function waits.", min=1),
+        typer.Option(metavar="SECONDS", help="Longest time that one step waits.", min=1),
     ] = 900.0,
     api_url: UrlOption = DEFAULT_URL,
     api_key: KeyOption = "",
@@ -213,4 +213,4 @@ def _change_line(change: MemberChange) -> str:
 
 
 def _text(value: object) -> str:
-    return orjson.dumps(value).decode()
+    return printable(orjson.dumps(value).decode())

@@ -26,6 +26,8 @@ from gateway.cli.watch import wait_until_gone, wait_until_up
 MAX_AT_ONCE = 16
 """Functions that are changed at the same time."""
 
+_SKIPPED = "not removed, because another function failed"
+
 Say = Callable[[str], None]
 
 
@@ -59,8 +61,9 @@ class Execution:
         """Do all steps; return what became of them."""
         results = await self._run_all(plan.functions)
         if any(result.error for result in results):
-            skipped = "not removed, because another function failed"
-            return results + [FunctionResult(each, error=skipped) for each in plan.removals]
+            for each in plan.removals:
+                self._say(f"{each.name}: {_SKIPPED}")
+            return results + [FunctionResult(each, error=_SKIPPED) for each in plan.removals]
         return results + await self._run_all(plan.removals)
 
     async def _run_all(self, plans: Sequence[FunctionPlan]) -> list[FunctionResult]:

@@ -235,7 +235,7 @@ def _plan(
     others = [version for version in versions if version is not current]
     replaced = [version for version in others if version.is_deployed]
     if wanted.gpu_specs:
-        steps += _deployment_steps(wanted, current)
+        steps += _deployment_steps(wanted, current, replaced)
         if replaced or options.waits:
             steps.append(ApplyStep(StepKind.AWAIT, ref))
     elif current is not None and current.is_deployed:
@@ -351,10 +351,14 @@ def _request_value(change: MemberChange) -> object:
     return change.after
 
 
-def _deployment_steps(wanted: WantedFunction, current: FoundVersion | None) -> Iterator[ApplyStep]:
+def _deployment_steps(
+    wanted: WantedFunction, current: FoundVersion | None, replaced: Sequence[FoundVersion]
+) -> Iterator[ApplyStep]:
+    """Yield what makes the deployment of the current version, or the one to create, as wanted."""
     ref = None if current is None else current.ref
     if current is None or current.status in {"INACTIVE", "ERROR"}:
-        changes = _flat([MemberChange("deploymentSpecifications", None, list(wanted.gpu_specs))])
+        before = _shown_specs(wanted, replaced[-1]) if replaced else None
+        changes = _flat([MemberChange("deploymentSpecifications", before, list(wanted.gpu_specs))])
         body = {"deploymentSpecifications": list(wanted.gpu_specs)}
         yield ApplyStep(StepKind.DEPLOY, ref, body, changes)
         return
@@ -371,6 +375,13 @@ def _deployment_steps(wanted: WantedFunction, current: FoundVersion | None) -> I
         ]
     if changed:
         yield ApplyStep(StepKind.SCALE, ref, {"deploymentSpecifications": specs}, tuple(changed))
+
+
+def _shown_specs(wanted: WantedFunction, version: FoundVersion) -> list[Json]:
+    """Return the GPU specifications of a version that is replaced, without what the API added."""
+    stored = (version.deployment or {}).get("deploymentSpecifications") or ()
+    names = {name for spec in wanted.gpu_specs for name in spec} | {"gpu", *_NUMBERS[:2]}
+    return [{name: spec[name] for name in spec if name in names} for spec in stored]
 
 
 def _pairs(wanted: WantedFunction, version: FoundVersion) -> list[tuple[Json, Json]] | None:

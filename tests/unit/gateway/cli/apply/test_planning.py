@@ -142,6 +142,10 @@ def test_another_gpu_makes_a_version_too_because_a_deployment_keeps_its_own() ->
     function = wanted({**GPU, "gpu": "H100"})
     assert steps(function, old) == ["ADD", "DEPLOY", "AWAIT", "UNDEPLOY 1"]
     assert steps(wanted(GPU, GPU), old)[0] == "ADD"
+    (plan,) = make_plan([function], [old], OPTIONS).functions
+    assert [change[:] for step in plan.steps for change in step.changes] == [
+        ("deploymentSpecifications.0.gpu", "L40S", "H100")
+    ]
 
 
 def test_gpu_specifications_are_the_same_in_any_order() -> None:
