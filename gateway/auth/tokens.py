@@ -17,10 +17,11 @@ from gateway.auth.signing import Claims, TokenSigner, VerificationKeys
 from gateway.domain.model import EVERYTHING, ResourceScope, resource_scope_of, resources_of
 from gateway.domain.principal import INVOCATION_TOKEN, INVOKE, Principal
 from gateway.errors import Unauthenticated
+from wire.worker_api import REGISTRATION_AUDIENCE
 
 ADMIN = "admin"
 WORKER_KIND = "worker"
-REGISTRATION = "registration"
+REGISTRATION = REGISTRATION_AUDIENCE.removeprefix("urn:nvcf:gateway:")
 WORKERS = frozenset({WORKER_KIND, REGISTRATION})
 """The kinds of tokens that workers have."""
 _KINDS = (ADMIN, INVOCATION_TOKEN, WORKER_KIND, REGISTRATION)
