@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import re
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,9 +13,10 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.free_ports import free_port
 from tests.support.inference_server import InferenceServer
 from tests.support.nats_logins import guarded
-from tests.support.programs import Program, gateway, worker_agent
+from tests.support.programs import ROOT, Program, gateway, worker_agent
 from tests.support.redis_server import RedisServer
 from tests.support.stack import start
 from tests.support.waiting import PATIENCE_S, until
@@ -246,3 +249,58 @@ async def test_an_agent_rides_out_a_gateway_that_has_lost_its_record(tmp_path: P
         assert (await world.invoke()).text == "hello"
         assert await asyncio.to_thread(agent.stop) == 0
         await world.until_status("DEGRADED", 0)
+
+
+def documented_commands() -> list[str]:
+    """Return the commands of docs/external-workers.md up to the first call, in order."""
+    page = (ROOT / "docs" / "external-workers.md").read_text()
+    blocks = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    text = "".join(blocks).replace("\\\n", " ")
+    return [line for line in text.splitlines() if line.strip()]
+
+
+@pytest.mark.timeout(180)
+async def test_the_documented_commands_lead_to_an_answered_call(tmp_path: Path) -> None:
+    inference = InferenceServer()
+    await inference.start()
+    ports = {"8080": free_port(), "8090": free_port(), "4222": free_port()}
+    ready = {
+        "nats-server": f"until (exec 3<>/dev/tcp/127.0.0.1/{ports['4222']}) 2>/dev/null; "
+        "do sleep 0.1; done",
+        "gateway serve": "until grep -q gateway.ready gateway.log; do sleep 0.1; done",
+        "worker-agent": "until grep -q worker.ready agent.log; do sleep 0.1; done",
+    }
+    commands = documented_commands()
+    assert len(commands) <= 10
+    script = ["set -e"]
+    for command in commands:
+        if command.startswith("pip install"):
+            continue
+        line = command.replace("gateway-host", "127.0.0.1")
+        line = line.replace("nats-server --", "nats-server -p 4222 --")
+        line = line.replace("--inference-port 8000", f"--inference-port {inference.port}")
+        for documented, port in ports.items():
+            line = line.replace(documented, str(port))
+        if "workers token" in line:
+            line = f"TOKEN=$({line})"
+        elif line.endswith("worker-agent"):
+            line += " > agent.log 2>&1 &"
+        script.append(line)
+        script += [wait for program, wait in ready.items() if program in line]
+    env = {
+        "PATH": f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "GATEWAY_NATS__URLS": f"nats://127.0.0.1:{ports['4222']}",
+        "GATEWAY_ADMIN__LISTEN": "127.0.0.1:0",
+        "GATEWAY_API_URL": f"http://127.0.0.1:{ports['8080']}",
+        "WORKER_ADMIN__LISTEN": "127.0.0.1:0",
+    }
+    script.append("echo; echo answered; sleep infinity")
+    shell = Program(["bash", "-c", "\n".join(script)], env, tmp_path)
+    try:
+        await asyncio.to_thread(shell.wait_line, lambda line: line == "answered\n", 120.0)
+        assert "hello" in shell.output.splitlines()
+    finally:
+        os.killpg(shell.pid, signal.SIGKILL)
+        await asyncio.to_thread(shell.wait_end)
+        await inference.kill()
