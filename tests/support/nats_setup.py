@@ -11,7 +11,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
+from typer.testing import CliRunner
 
+from gateway.cli.nats import app as commands
 from gateway.settings import read_settings
 from gateway.store.names import BUCKETS, IN_MEMORY
 from queueing.nats.login import ConnectionOptions, Login
@@ -86,8 +88,16 @@ class SetUpNats:
             await self.whole()
 
     async def whole(self) -> None:
-        """Wait until nothing is missing in the cluster."""
-        await until(self.check, lambda found: not found, what="a cluster without findings")
+        """Wait until nothing is missing in the cluster.
+
+        While the operator's keys are rotated, servers do not know the new ones yet.
+        """
+
+        async def missing() -> list[Finding]:
+            found = await self.check()
+            return [one for one in found if "trust" not in one.problem]
+
+        await until(missing, lambda found: not found, what="a whole cluster")
 
     async def check(self, **settings: str) -> list[Finding]:
         """Return the findings of a check; ``settings`` are environment variables of a gateway."""
@@ -97,15 +107,20 @@ class SetUpNats:
         return (await NatsCheck(found.nats, found.queue, buckets).run()).findings
 
     def rotate(self, *arguments: str) -> None:
-        assert run_command("nats", "rotate", self.folder, *arguments)[0] == 0
+        nats_command("rotate", self.folder, *arguments)
 
     def push(self) -> None:
-        code, output = run_command("nats", "push", self.folder)
-        assert code == 0, output
+        nats_command("push", self.folder)
 
     @property
     def folder(self) -> str:
         return str(self.installation.folder)
+
+
+def nats_command(*arguments: str) -> None:
+    """Run a command of `gateway nats` in this process, which takes a tenth of the time."""
+    result = CliRunner().invoke(commands, arguments)
+    assert result.exit_code == 0, result.output
 
 
 def run_command(*arguments: str, env: dict[str, str] | None = None) -> tuple[int, str]:
@@ -128,8 +143,7 @@ async def set_up_nats(
     """Make an installation on free ports and run its servers while the block runs."""
     hosts = [f"127.0.0.1:{port}" for port in free_ports(nodes)]
     told = [word for host in hosts for word in ("--host", host)]
-    code, output = run_command("nats", "init", str(folder), "--nodes", str(nodes), *told, *options)
-    assert code == 0, output
+    nats_command("init", str(folder), "--nodes", str(nodes), *told, *options)
     nats = SetUpNats(folder)
     try:
         if starts:

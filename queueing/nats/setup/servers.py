@@ -25,7 +25,7 @@ class ServersError(Exception):
     """The servers cannot be asked. The text is one line."""
 
 
-class Response(NamedTuple):
+class ServerResponse(NamedTuple):
     """What one server responded, and when it arrived, in Unix seconds."""
 
     at_s: float
@@ -70,10 +70,10 @@ async def _wait_connected(connection: NatsConnection, servers: int) -> None:
 
 async def ask_servers(
     connection: NatsConnection, subject: bytes, payload: bytes = b""
-) -> list[Response]:
+) -> list[ServerResponse]:
     """Publish a request and return the JSON responses of all servers. Raises `ServersError`."""
     loop = asyncio.get_running_loop()
-    responses: list[Response] = []
+    responses: list[ServerResponse] = []
     arrived: asyncio.Queue[tuple[float, bytes] | None] = asyncio.Queue()
 
     def on_response(_to: bytes, _reply: bytes, headers: bytes, data: bytes) -> None:
@@ -98,7 +98,7 @@ async def ask_servers(
                 break
             if response is None:
                 break
-            responses.append(Response(response[0], orjson.loads(response[1])))
+            responses.append(ServerResponse(response[0], orjson.loads(response[1])))
             end = loop.time() + _QUIET_S
     except orjson.JSONDecodeError as error:
         raise ServersError(f"a response to {subject.decode()} is not JSON") from error
@@ -108,13 +108,13 @@ async def ask_servers(
     return responses
 
 
-async def server_settings(connection: NatsConnection) -> list[Response]:
+async def server_settings(connection: NatsConnection) -> list[ServerResponse]:
     """Return what each server says about itself (``VARZ``). Raises `ServersError`."""
     found = await ask_servers(connection, SERVER_SETTINGS.encode())
     if not found:
         raise ServersError("it is no login to the system account")
     return [
-        Response(one.at_s, one.document["data"])
+        ServerResponse(one.at_s, one.document["data"])
         for one in found
         if isinstance(one.document.get("data"), dict)
     ]

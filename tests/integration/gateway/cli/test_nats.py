@@ -17,6 +17,7 @@ from tests.support.nats_setup import Platform, SetUpNats, run_command, set_up_na
 RANDOM = bytes(32)
 
 
+@pytest.mark.timeout(180)  # it starts everything
 @pytest.mark.parametrize(("nodes", "options"), [(1, ()), (3, ("--tls",))])
 async def test_a_call_passes_and_a_check_is_clean_before_and_after(
     tmp_path: Path, nodes: int, options: tuple[str, ...]
