@@ -3,11 +3,12 @@
 import asyncio
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -141,7 +142,7 @@ async def set_up_nats(
     folder: Path, *options: str, nodes: int = 1, starts: bool = True
 ) -> AsyncIterator[SetUpNats]:
     """Make an installation on free ports and run its servers while the block runs."""
-    hosts = [f"127.0.0.1:{port}" for port in free_ports(nodes)]
+    hosts = [f"127.0.0.1:{port}" for port in _ports(nodes)]
     told = [word for host in hosts for word in ("--host", host)]
     nats_command("init", str(folder), "--nodes", str(nodes), *told, *options)
     nats = SetUpNats(folder)
@@ -151,6 +152,16 @@ async def set_up_nats(
         yield nats
     finally:
         await nats.kill()
+
+
+def _ports(count: int) -> list[int]:
+    """Return free ports of which those 2000 higher, for the other servers, are free too."""
+    found: list[int] = []
+    while len(found) < count:
+        (port,) = free_ports(1)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port + 2000)):
+            found.append(port)
+    return found
 
 
 class Platform:
