@@ -188,7 +188,10 @@ class NatsCheck:
             )
             return
         with suppress(ServersError):
-            async with connected_to(replace(options, login=Login())) as connection:
+            nobody = replace(
+                options, login=Login(), servers=tuple(map(_without_login, options.servers))
+            )
+            async with connected_to(nobody) as connection:
                 self._add(
                     error(
                         connection.server,
@@ -594,5 +597,6 @@ async def _arrives(sender: NatsConnection, receiver: NatsConnection, subject: st
 
 
 def _without_login(url: str) -> str:
+    """Return ``url`` without user and password."""
     scheme, slashes, authority = url.rpartition("//")
     return f"{scheme}{slashes}{authority.rpartition('@')[2]}"

@@ -9,9 +9,13 @@ from typing import Any
 import pytest
 
 from queueing.nats.accounts.jwt import Role, Signer, read_claims, user_credentials
+from queueing.nats.settings import GatewayNatsSettings
+from queueing.nats.setup.check import NatsCheck
 from queueing.nats.setup.findings import Level
 from queueing.nats.setup.plan import accounts_config
 from queueing.nats.setup.servers import connected_to
+from queueing.settings import QueueSettings
+from tests.support.nats_server import running_nats_server
 from tests.support.nats_setup import Platform, SetUpNats, run_command, set_up_nats
 
 RANDOM = bytes(32)
@@ -281,3 +285,16 @@ async def test_what_a_cluster_lacks_is_found(tmp_path: Path) -> None:
         await nats.servers[2].kill()
         found = await nats.check()
         assert any("2 of 3 servers respond" in finding.problem for finding in found)
+
+
+async def test_servers_with_a_password_are_usable_but_do_not_confine_workers() -> None:
+    login = "authorization { user: gateway, password: secret }\nmax_payload: 8MB\n"
+    async with running_nats_server(login) as server:
+        url = f"nats://gateway:secret@127.0.0.1:{server.port}"
+        nats = GatewayNatsSettings(urls=(url,))
+        findings = (await NatsCheck(nats, QueueSettings(), None).run()).findings
+        assert [one.level for one in findings] == [Level.WARNING]
+        assert "no logins of their own" in findings[0].problem
+        wrong = GatewayNatsSettings(urls=(url.replace("secret", "guess"),))
+        (found,) = (await NatsCheck(wrong, QueueSettings(), None).run()).findings
+        assert (found.level, found.subject) == (Level.ERROR, f"nats://127.0.0.1:{server.port}")
