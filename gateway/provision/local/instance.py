@@ -131,12 +131,13 @@ class LocalInstance:
             self._grace_s = max(ends_at - self._clock(), 0.0)
         for name in names:
             _bound_log(folder.log(name))
-        self._set_state(RunState.UP if ends_at is None else RunState.STOPPING)
 
         def find() -> dict[str, InstanceProcess]:
             return {name: InstanceProcess.find(folder.identity(name)) for name in names}
 
+        # Before the change is told: without a task, one that is being stopped has ended.
         self._task = spawn(self._supervise(find), "provision.instance")
+        self._set_state(RunState.UP if ends_at is None else RunState.STOPPING)
 
     def release(self) -> None:
         """Leave it, as it is, to the next process that adopts it."""
