@@ -400,6 +400,8 @@ class ProvisionSettings(Section):
     """Command that runs a worker agent, split like a shell's words; empty: the installed one."""
     stop_grace_s: Seconds = 30.0
     """Time for an instance to finish its requests before it is killed."""
+    at_stop: Literal["keep", "end"] = "keep"
+    """What becomes of this machine's instances when the gateway stops."""
     idle_s: Seconds = 300.0
     """Time in which an instance above the minimum was not needed; then it is stopped."""
     restart_first_s: Annotated[Seconds, Above(0)] = 1.0

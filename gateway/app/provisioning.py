@@ -52,24 +52,26 @@ class Provisioning:
         )
         self._wake_requests = WakeSubscriber(broker.bus, self.reconciler.wake)
         self._stop_grace_s = provision.stop_grace_s
+        self._keeps_instances = provision.at_stop == "keep"
 
     def apply(self, change: Change) -> None:
         """Process one change of the store."""
         self.reconciler.apply(change)
 
     async def start(self) -> None:
-        """Remove instances that dead gateways of this machine left, then try to lead.
-
-        Raises `OSError`.
-        """
+        """Try to lead. Raises `OSError`."""
         await self.backend.open()
+        self.reconciler.lease.machine = self.backend.machine
         self.reconciler.start()
 
     async def stop(self) -> None:
-        """Give up leadership, stop the instances that run here, and delete their records."""
+        """Give up leadership and the instances that run here.
+
+        Those that do not outlive this process are stopped, and their records deleted.
+        """
         self._wake_requests.close()
+        instance_ids = set() if self._keeps_instances else self.backend.instance_ids()
         await self.reconciler.stop()
-        instance_ids = self.backend.instance_ids()
         await self.backend.close(self._stop_grace_s)
         await self.reconciler.forget_own(instance_ids)
 
@@ -102,6 +104,7 @@ def process_options(
         template_of,
         worker=worker or (sys.executable, "-P", "-m", "worker_agent"),
         drain_s=provision.stop_grace_s,
+        outlive=provision.at_stop == "keep",
     )
 
 

@@ -4,7 +4,7 @@ A backend decides nothing: it starts what it is given, reports the status of eac
 stops it. `gateway.provision.planner` decides whether and when to start an instance again.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -62,11 +62,20 @@ class Backend(Protocol):
     def listen(self, on_change: OnChange) -> None:
         """Call ``on_change``, in the running loop, whenever a status changes or is dropped."""
 
-    async def remove_orphans(self) -> Collection[str]:
-        """End instances that the backends of dead leaders have left running, if within reach.
+    async def adopt(self) -> None:
+        """Take over instances that no process has and that run within reach; new statuses tell.
 
-        Return the ids of instances that have ended in this way.
+        Called again and again by the process that has to look after instances. Raises `OSError`.
         """
+
+    def release(self) -> None:
+        """Leave all instances, as they are, to the process that calls `adopt` next.
+
+        Instances that do not outlive this process are stopped instead.
+        """
+
+    def record(self, instance_id: str) -> Instance | None:
+        """Return the record with which an instance was started; `None` if it is not here."""
 
     def version_ids(self) -> Iterable[tuple[str, str]]:
         """Return the function id and version id of every version that has an instance here."""

@@ -91,11 +91,15 @@ class VersionInstances:
         if instance_id in self._reported:
             self._removed.add(instance_id)
 
-    def find_lost(self, running_ids: Collection[str]) -> list[Instance]:
+    def find_lost(
+        self, running_ids: Collection[str], started: Collection[Instance] = ()
+    ) -> list[Instance]:
         """Return the records that the store has lost of the instances in ``running_ids``.
 
         The store keeps instances in memory and loses them all when it restarts. Lost records of
-        other instances are dropped here as well.
+        other instances are dropped here as well. ``started`` are the records with which running
+        instances were started, perhaps by another process: without any other they count, if the
+        deployment is still the same.
         """
         lost_ids = self._records.keys() - self._reported.keys() - self._unreported
         lost = []
@@ -104,7 +108,28 @@ class VersionInstances:
                 lost.append(self._records[instance_id])
             else:
                 del self._records[instance_id]
+        lost += [
+            instance
+            for instance in started
+            if instance.instance_id not in self._records and self._is_of_deployment(instance)
+        ]
         return lost
+
+    def wanted_ids(self) -> set[str]:
+        """Return the ids of the instances that, by the store, are to go on."""
+        return {
+            instance.instance_id
+            for instance in self._reported.values()
+            if instance.phase is not Phase.STOPPING and self._is_of_deployment(instance)
+        }
+
+    def _is_of_deployment(self, instance: Instance) -> bool:
+        deployment = self.deployment
+        return (
+            deployment is not None
+            and instance.deployment_id == deployment.deployment_id
+            and deployment.spec(instance.spec_id) is not None
+        )
 
     def instances(self) -> list[Instance]:
         """Return the current instances, oldest first."""

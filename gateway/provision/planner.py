@@ -118,6 +118,7 @@ class Planner:
     __slots__ = (
         "_autoscaler",
         "_empty_since",
+        "_here",
         "_histories",
         "_is_drained",
         "_is_queue_ended",
@@ -129,6 +130,8 @@ class Planner:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._histories: dict[str, InstanceHistory] = {}
+        self._here: set[str] = set()
+        """Instances that this backend has or had: without a status they have ended."""
         self._autoscaler = Autoscaler()
         self._empty_since: float | None = None
         self._was_deployed = False
@@ -140,6 +143,7 @@ class Planner:
         """Return the actions that the version needs now. Call `mark_done` after each of them."""
         plan = Plan()
         self._drop_histories(snapshot)
+        self._stop_unrecorded(snapshot, plan)
         deployment = snapshot.deployment
         if deployment is None:
             self._wind_down(snapshot, plan)
@@ -172,9 +176,17 @@ class Planner:
             self.is_finished = True
 
     def _drop_histories(self, snapshot: Snapshot) -> None:
-        """Drop the histories of instances that no longer exist."""
+        """Drop what is known of instances that no longer exist."""
         ids = {instance.instance_id for instance in snapshot.instances}
+        self._here = (self._here & ids) | snapshot.statuses.keys()
         self._histories = {id_: history for id_, history in self._histories.items() if id_ in ids}
+
+    def _stop_unrecorded(self, snapshot: Snapshot, plan: Plan) -> None:
+        """Stop instances that have no record: the version needed them before they were adopted."""
+        recorded = {instance.instance_id for instance in snapshot.instances}
+        for instance_id, status in snapshot.statuses.items():
+            if instance_id not in recorded and status.state is not RunState.STOPPING:
+                plan.actions.append(Stop(instance_id, self._policy.stop_grace_s))
 
     def _remove_foreign(
         self, deployment: Deployment, snapshot: Snapshot, plan: Plan
@@ -302,15 +314,19 @@ class Planner:
     def _reconcile(self, instance: Instance, snapshot: Snapshot, plan: Plan) -> bool:
         """Plan for one wanted instance; return whether it counts toward minimum and maximum."""
         status = snapshot.statuses.get(instance.instance_id)
-        history = self._histories.get(instance.instance_id)
-        if history is None:
-            history = self._histories[instance.instance_id] = InstanceHistory(snapshot.now)
+        history = self._history_of(instance, snapshot)
         if instance.busy:
             history.busy_at = snapshot.now
         if instance.is_external:
             return self._observe_external(instance, history, snapshot, plan)
+        is_here = instance.instance_id in self._here
+        if not is_here and is_running(instance, snapshot.now):
+            # Out of reach, on another machine: it counts as long as its worker is heard of.
+            plan.plan_again_at(instance.lease_until)
+            return True
         if status is None or status.state is RunState.STOPPING or instance.phase is Phase.STOPPING:
-            return self._remove(instance, snapshot, plan)
+            self._remove(instance, snapshot, plan)
+            return False
         if status.state is RunState.DOWN:
             self._restart(instance, status, history, snapshot, plan)
         elif is_running(instance, snapshot.now):
@@ -321,6 +337,15 @@ class Planner:
         elif instance.phase is Phase.FAILED:
             plan.actions.append(SetPhase(instance, Phase.STARTING, instance.error))
         return True
+
+    def _history_of(self, instance: Instance, snapshot: Snapshot) -> InstanceHistory:
+        """Return what is remembered of an instance; it may have run under another leader."""
+        history = self._histories.get(instance.instance_id)
+        if history is None:
+            history = self._histories[instance.instance_id] = InstanceHistory(snapshot.now)
+            if instance.phase is Phase.RUNNING or instance.error in {CANNOT_SERVE, NOT_HEARD_OF}:
+                history.mark_up(snapshot.now)
+        return history
 
     def _mark_running(self, instance: Instance, plan: Plan) -> None:
         """Store that the instance runs, and plan again when its worker's lease expires."""
@@ -334,7 +359,8 @@ class Planner:
         """Plan for an instance that its worker keeps; return whether it counts."""
         has_lease = snapshot.now < instance.lease_until
         if instance.phase is Phase.STOPPING:
-            return self._remove(instance, snapshot, plan)
+            self._remove(instance, snapshot, plan)
+            return False
         if is_running(instance, snapshot.now):
             history.mark_up(snapshot.now)
             self._mark_running(instance, plan)
@@ -345,7 +371,8 @@ class Planner:
             plan.plan_again_at(instance.lease_until)
             return True
         if instance.has_left:
-            return self._remove(instance, snapshot, plan)
+            self._remove(instance, snapshot, plan)
+            return False
         if instance.error != NOT_HEARD_OF:
             plan.actions.append(SetPhase(instance, Phase.STARTING, NOT_HEARD_OF))
         forget_at = instance.lease_until + self._policy.unresponsive_s
@@ -403,31 +430,32 @@ class Planner:
             Fail(instance.instance_id, f"{what} for {self._policy.unresponsive_s:g} s")
         )
 
-    def _remove(self, instance: Instance, snapshot: Snapshot, plan: Plan) -> bool:
-        """Plan the end of an unwanted instance; return whether it may still serve elsewhere.
+    def _remove(self, instance: Instance, snapshot: Snapshot, plan: Plan) -> None:
+        """Plan the end of an unwanted instance.
 
-        An instance that this backend does not have belongs to an earlier leader. It has ended if
-        it is in `Snapshot.ended_ids`, and otherwise counts as running until its lease expires. An
-        external worker learns from its next heartbeat that it is to stop.
+        One that this backend never had is on another machine, whose gateway ends it once its
+        record says STOPPING. It has ended when its worker's lease has. An external
+        worker learns from its next heartbeat that it is to stop.
         """
         if instance.is_external:
             if snapshot.now >= instance.lease_until:
                 plan.actions.append(Forget(instance))
-                return False
+                return
             if instance.phase is not Phase.STOPPING:
                 self._stop(instance, plan)
             plan.plan_again_at(instance.lease_until)
-            return False
+            return
         status = snapshot.statuses.get(instance.instance_id)
         if status is None:
-            is_ended = instance.instance_id in snapshot.ended_ids
-            if is_running(instance, snapshot.now) and not is_ended:
-                plan.plan_again_at(instance.lease_until)
-                return True
-            plan.actions.append(Forget(instance))
+            is_heard_of = instance.is_connected and snapshot.now < instance.lease_until
+            if instance.instance_id in self._here or not is_heard_of:
+                plan.actions.append(Forget(instance))
+                return
+            plan.plan_again_at(instance.lease_until)
+            if instance.phase is not Phase.STOPPING:
+                self._stop(instance, plan)
         elif status.state is not RunState.STOPPING:
             self._stop(instance, plan)
-        return False
 
 
 def restart_delay_s(policy: Policy, failures: int) -> float:

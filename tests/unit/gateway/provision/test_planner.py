@@ -56,7 +56,6 @@ class Version:
         self.instances: list[Instance] = []
         self.statuses: dict[str, InstanceStatus] = {}
         self.has_queue = False
-        self.ended_ids: set[str] = set()
 
     def holds(
         self, instance: Instance, state: RunState = RunState.UP, since: float = 0, reason: str = ""
@@ -79,7 +78,6 @@ class Version:
             statuses=self.statuses,
             load=load,
             has_queue=self.has_queue,
-            ended_ids=self.ended_ids,
         )
         plan = self.planner.plan(snapshot)
         for action in plan.actions:
@@ -272,18 +270,37 @@ def test_an_instance_of_a_dead_leader_counts_until_its_lease_ends() -> None:
     assert version.actions(50) == [Forget(foreign), Create(spec)]
 
 
-def test_an_instance_of_a_dead_leader_that_is_known_to_have_ended_is_replaced_at_once() -> None:
-    spec = gpu_spec("s1", 2, 2)
-    version = Version(deployment(spec))
-    gone, elsewhere = running("gone", lease_until=50), running("elsewhere", lease_until=50)
-    version.instances = [gone, elsewhere]
-    version.ended_ids = {"gone", "somebody else's"}
-    assert version.plan(0) == Plan([Forget(gone), Create(spec)], next_at=50)
-    version.instances = [elsewhere, instance("new")]
-    version.holds(instance("new"))
-    # An instance of this backend runs, even if its id is among the ended ones.
-    version.ended_ids = {"new"}
+def test_an_unwanted_instance_out_of_reach_is_told_and_awaited_until_its_lease_ends() -> None:
+    version = Version(None, VersionState.INACTIVE)
+    version.instances = [running(lease_until=50)]
+    assert version.plan(0) == Plan([Stop("i1", 30)], next_at=50)
+    told = running(lease_until=50, phase=Phase.STOPPING)
+    version.instances = [told]
     assert version.plan(1) == Plan([], next_at=50)
+    assert version.actions(50) == [Forget(told)]
+
+
+def test_an_instance_out_of_reach_that_was_told_to_stop_does_not_count() -> None:
+    spec = gpu_spec()
+    version = Version(deployment(spec))
+    version.instances = [running(lease_until=50, phase=Phase.STOPPING)]
+    assert version.plan(0) == Plan([Create(spec)], next_at=50)
+
+
+def test_an_adopted_instance_without_a_record_is_stopped() -> None:
+    version = Version(None, VersionState.INACTIVE)
+    version.statuses["stray"] = InstanceStatus("stray", RunState.UP, 0)
+    assert version.actions(0) == [Stop("stray", 30)]
+    version.statuses["stray"] = InstanceStatus("stray", RunState.STOPPING, 0)
+    assert version.actions(0) == []
+
+
+def test_an_instance_that_ran_under_another_leader_may_not_be_silent_for_ever() -> None:
+    version = Version(deployment(), VersionState.DEGRADED)
+    silent = instance(error=NOT_HEARD_OF)
+    version.holds(silent)
+    assert version.plan(0).next_at == POLICY.unresponsive_s
+    assert [type(action) for action in version.actions(POLICY.unresponsive_s)] == [Fail]
 
 
 def test_an_error_stops_everything_and_waits_for_the_undeploy() -> None:
@@ -402,7 +419,8 @@ def test_never_more_than_the_maximum_and_never_fewer_kept_than_the_minimum(
     stopping = {
         one.instance_id
         for one in version.instances
-        if (held := version.statuses.get(one.instance_id)) and held.state is RunState.STOPPING
+        if one.phase is Phase.STOPPING
+        or ((held := version.statuses.get(one.instance_id)) and held.state is RunState.STOPPING)
     }
     kept = len({one.instance_id for one in version.instances} - ended - stopping)
     created = sum(isinstance(action, Create) for action in actions)
