@@ -406,6 +406,36 @@ class WorkerCredentials(Protocol):
         """Revoke the credentials of all workers of these versions and end their connections."""
 
 
+class WorkerLogin(NamedTuple):
+    """What a worker's token admits it to: the queue of one version, until ``expires_at``.
+
+    ``expires_at`` is in Unix seconds; ``name`` is shown to people who look at the broker.
+    """
+
+    version_id: str
+    deployment_id: str
+    name: str
+    expires_at: float
+
+
+class TokenRefused(Exception):
+    """A worker's token admits it to nothing. The text is for the log."""
+
+
+LoginCheck = Callable[[str], WorkerLogin]
+"""Returns what a worker token admits to. Raises `TokenRefused`."""
+
+
+class LoginCallout(Protocol):
+    """Lets workers in to the broker by their token alone, as NVCF's workers log in."""
+
+    def start(self) -> None:
+        """Begin to take the broker's requests."""
+
+    async def close(self) -> None:
+        """End that; workers that are in stay."""
+
+
 class ConnectionListener(Protocol):
     """What is called when the connection to the broker changes."""
 
@@ -463,6 +493,12 @@ class GatewayBroker(Protocol):
 
     def worker_credentials(self) -> WorkerCredentials | None:
         """Return the issuer of workers' credentials, or `None` when none is configured.
+
+        Raises `CredentialsError`.
+        """
+
+    def login_callout(self, check: LoginCheck) -> LoginCallout | None:
+        """Return what lets workers in by their token, or `None` when it is not configured.
 
         Raises `CredentialsError`.
         """

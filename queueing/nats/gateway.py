@@ -2,8 +2,15 @@
 
 import ssl
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from queueing.interface import POLL_RECEIPT_S, WorkerCredentials
+from queueing.interface import (
+    POLL_RECEIPT_S,
+    CredentialsError,
+    LoginCallout,
+    LoginCheck,
+    WorkerCredentials,
+)
 from queueing.nats.admin import JetStreamAdmin
 from queueing.nats.bus import NatsBus
 from queueing.nats.connection import NatsConnection
@@ -16,6 +23,9 @@ from queueing.nats.settings import GatewayNatsSettings
 from queueing.own_requests import queue_limits
 from queueing.settings import QueueSettings
 from runtime.metrics import MetricRegistry
+
+if TYPE_CHECKING:
+    from queueing.nats.accounts.credentials import LoginFiles
 
 _RECONNECT_MAX_S = 0.75
 _MAX_LEASED = 100_000
@@ -40,6 +50,7 @@ class NatsGatewayBroker:
         ``worker_urls`` are the servers' as workers reach them, empty if they are ``nats.urls``.
         """
         self._nats = nats
+        self._registry = registry
         self._region = queue.region
         self._worker_urls = worker_urls or nats.urls
         self._connection = NatsConnection(connection_options(nats))
@@ -84,20 +95,41 @@ class NatsGatewayBroker:
 
         Raises `queueing.interface.CredentialsError`.
         """
+        files = self._login_files()
+        if files is None:
+            return None
+        # Imported here: a process that serves invocations only does not need the memory.
+        from queueing.nats.accounts.credentials import NatsWorkerCredentials  # noqa: PLC0415
+
+        return NatsWorkerCredentials(
+            files, connection_options(self._nats), self._region, self._worker_urls
+        )
+
+    def login_callout(self, check: LoginCheck) -> LoginCallout | None:
+        """Return the auth callout, `None` unless ``nats.callout`` is set.
+
+        Raises `queueing.interface.CredentialsError`.
+        """
+        if not self._nats.callout:
+            return None
+        files = self._login_files()
+        if files is None:
+            raise CredentialsError(
+                "nats.callout needs operator_seed_file, system_credentials_file, credentials_file"
+            )
+        from queueing.nats.accounts.callout import NatsCallout  # noqa: PLC0415
+
+        options = connection_options(self._nats)
+        return NatsCallout(files, options, self._region, check, self._registry)
+
+    def _login_files(self) -> "LoginFiles | None":
         nats = self._nats
         if not (nats.operator_seed_file and nats.system_credentials_file and nats.credentials_file):
             return None
-        # Imported here: a process that serves invocations only does not need the memory.
-        from queueing.nats.accounts.credentials import (  # noqa: PLC0415
-            LoginFiles,
-            NatsWorkerCredentials,
-        )
+        from queueing.nats.accounts.credentials import LoginFiles  # noqa: PLC0415
 
-        files = LoginFiles(
+        return LoginFiles(
             nats.operator_seed_file, nats.system_credentials_file, nats.credentials_file
-        )
-        return NatsWorkerCredentials(
-            files, connection_options(nats), self._region, self._worker_urls
         )
 
     async def close(self) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from queueing.interface import POLL_RECEIPT_S, WorkerCredentials
+from queueing.interface import POLL_RECEIPT_S, LoginCheck, WorkerCredentials
 from queueing.own_requests import queue_limits
 from queueing.redis.addresses import without_login
 from queueing.redis.admin import RedisAdmin
@@ -88,6 +88,9 @@ class RedisGatewayBroker:
         from queueing.redis.accounts import worker_credentials  # noqa: PLC0415
 
         return worker_credentials(self._connection, self._region, self._worker_urls)
+
+    def login_callout(self, check: LoginCheck) -> None:
+        """Return `None`: NVCF's workers know NATS only."""
 
     async def close(self) -> None:
         """End the connection."""
