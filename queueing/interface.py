@@ -503,6 +503,12 @@ class GatewayBroker(Protocol):
         Raises `CredentialsError`.
         """
 
+    async def listening_workers(self, version_id: str) -> frozenset[str]:
+        """Return the names of connections of NVCF's workers that listen to a version's cancels.
+
+        Raises `QueueUnavailable`.
+        """
+
     async def close(self) -> None:
         """Send what is buffered, then end the connection."""
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from gateway.api.app import ROUTES, build_app
+from gateway.api.nvcf_presence import NvcfPresence
 from gateway.api.nvcf_workers import NvcfLogins, NvcfTokens, NvcfWorkers
 from gateway.api.route import Api
 from gateway.api.routes.workers import READY_S, WorkerOptions, WorkerPorts, Workers
@@ -37,6 +38,7 @@ from http1.server.listener import ListenError
 from queueing.interface import GatewayBroker, LoginCallout
 from runtime.ids import new_uuid
 from runtime.metrics import MetricRegistry
+from runtime.tasks import spawn
 
 
 class Changes:
@@ -239,6 +241,15 @@ class ControlPlane:
         server = WorkerGrpcServer(workers, GrpcAddresses(listen, found.certificate, found.key))
         await server.start()
         stack.push_async_callback(server.stop)
+        broker = self._process.broker
+        presence = NvcfPresence(
+            api,
+            self._workers,
+            broker.listening_workers,
+            broker.admin.load,
+            self._settings.control.worker_lease_s,
+        )
+        stack.callback(spawn(presence.run(), "nvcf-presence").cancel)
 
     async def keep_instances(self, stack: AsyncExitStack) -> None:
         """Take part in leader election and provision while leading, for the life of ``stack``."""

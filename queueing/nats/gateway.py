@@ -18,6 +18,7 @@ from queueing.nats.jetstream import StreamSettings
 from queueing.nats.login import ConnectionOptions, Login
 from queueing.nats.metrics import register_connection, register_queue
 from queueing.nats.polls import NatsPolls
+from queueing.nats.presence import OWN_ACCOUNT, listening_workers
 from queueing.nats.queue import JetStreamQueue
 from queueing.nats.settings import GatewayNatsSettings
 from queueing.own_requests import queue_limits
@@ -25,6 +26,7 @@ from queueing.settings import QueueSettings
 from runtime.metrics import MetricRegistry
 
 if TYPE_CHECKING:
+    from queueing.nats.accounts.callout import NatsCallout
     from queueing.nats.accounts.credentials import LoginFiles
 
 _RECONNECT_MAX_S = 0.75
@@ -51,6 +53,7 @@ class NatsGatewayBroker:
         """
         self._nats = nats
         self._registry = registry
+        self._callout: NatsCallout | None = None
         self._region = queue.region
         self._worker_urls = worker_urls or nats.urls
         self._connection = NatsConnection(connection_options(nats))
@@ -120,7 +123,14 @@ class NatsGatewayBroker:
         from queueing.nats.accounts.callout import NatsCallout  # noqa: PLC0415
 
         options = connection_options(self._nats)
-        return NatsCallout(files, options, self._region, check, self._registry)
+        self._callout = NatsCallout(files, options, self._region, check, self._registry)
+        return self._callout
+
+    async def listening_workers(self, version_id: str) -> frozenset[str]:
+        """Return the names of connections of NVCF's workers that listen to a version's cancels."""
+        if self._callout is not None:
+            return await self._callout.listening_workers(version_id)
+        return await listening_workers(self._connection, OWN_ACCOUNT, version_id)
 
     def _login_files(self) -> "LoginFiles | None":
         nats = self._nats

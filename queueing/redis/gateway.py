@@ -92,6 +92,10 @@ class RedisGatewayBroker:
     def login_callout(self, check: LoginCheck) -> None:
         """Return `None`: NVCF's workers know NATS only."""
 
+    async def listening_workers(self, version_id: str) -> frozenset[str]:  # noqa: ARG002
+        """Return nobody."""
+        return frozenset()
+
     async def close(self) -> None:
         """End the connection."""
         await self.bus.close()

@@ -34,6 +34,7 @@ from queueing.nats.accounts.credentials import (
 from queueing.nats.accounts.nvcf_users import NvcfUsers
 from queueing.nats.connection import NatsConnection
 from queueing.nats.login import ConnectionOptions, Login
+from queueing.nats.presence import listening_workers
 from runtime.events import emit
 from runtime.line_budget import LineBudget
 from runtime.metrics import MetricRegistry
@@ -99,6 +100,13 @@ class NatsCallout:
         self._system.remove_listener(self)
         await self._requests.close()
         await self._system.close()
+
+    async def listening_workers(self, version_id: str) -> frozenset[str]:
+        """Return the names of the version's workers that are connected and listen to cancels.
+
+        Raises `QueueUnavailable`, also if the login to the system account may not ask.
+        """
+        return await listening_workers(self._system, self._users.account_id(version_id), version_id)
 
     def connected(self) -> None:
         """Publish the account again: this server may not have it."""

@@ -71,6 +71,10 @@ class NvcfUsers:
             {"imports": imports, "mappings": mappings, "tags": [f"deployment:{deployment_id}"]},
         )
 
+    def account_id(self, version_id: str) -> str:
+        """Return the public key of a version's account."""
+        return self._signer(version_id).public
+
     def user(self, worker: WorkerLogin, public_key: str, now: int) -> str:
         """Return the document of a worker whose connection has ``public_key``."""
         subjects = WorkerSubjects.of(self._region, worker.version_id)

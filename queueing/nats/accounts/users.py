@@ -56,6 +56,7 @@ _INFO = "CONSUMER.INFO"
 _ACK = "$JS.ACK"
 CLAIMS_UPDATE = "$SYS.REQ.CLAIMS.UPDATE"
 CLAIMS_DELETE = "$SYS.REQ.CLAIMS.DELETE"
+CONNECTIONS = "$SYS.REQ.ACCOUNT.*.CONNZ"
 
 
 def derived_account(operator: Signer, name: str) -> Signer:
@@ -223,9 +224,9 @@ def gateway_user(account: Signer, random32: bytes, now: int) -> UserCredentials:
 
 
 def system_user(system: Signer, random32: bytes, now: int) -> UserCredentials:
-    """Return a user of the system account with permission to change accounts only."""
+    """Return a user of the system account that may change accounts and see their connections."""
     content = {
-        "pub": {"allow": [CLAIMS_UPDATE, CLAIMS_DELETE]},
+        "pub": {"allow": [CLAIMS_UPDATE, CLAIMS_DELETE, CONNECTIONS]},
         "sub": {"allow": ["_INBOX.>"]},
     }
     return user_credentials(system, "gateway-accounts", random32, content, now)
