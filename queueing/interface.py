@@ -418,6 +418,14 @@ class WorkerLogin(NamedTuple):
     expires_at: float
 
 
+class WorkerConnection(NamedTuple):
+    """A worker's connection: its name, and what identifies it for the broker."""
+
+    name: str
+    server: str
+    number: int
+
+
 class TokenRefused(Exception):
     """A worker's token admits it to nothing. The text is for the log."""
 
@@ -503,8 +511,14 @@ class GatewayBroker(Protocol):
         Raises `CredentialsError`.
         """
 
-    async def listening_workers(self, version_id: str) -> frozenset[str]:
-        """Return the names of connections of NVCF's workers that listen to a version's cancels.
+    async def listening_workers(self, version_id: str) -> Sequence[WorkerConnection]:
+        """Return the connections of NVCF's workers that listen to a version's cancels.
+
+        Raises `QueueUnavailable`.
+        """
+
+    async def disconnect_worker(self, connection: WorkerConnection) -> None:
+        """End a connection, if workers log in through the callout, which then refuses the next.
 
         Raises `QueueUnavailable`.
         """

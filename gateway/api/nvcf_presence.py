@@ -1,13 +1,15 @@
 """Heartbeats in the name of NVIDIA's workers, from what NATS shows (`gateway.domain.nvcf_health`).
 
 Every gateway that can see the connections does so: a heartbeat that changes nothing is not written.
-A worker that is not seen gets none, so that its lease ends.
+A worker that is not seen gets none, so that its lease ends. One whose token was revoked gets none
+either and is disconnected; it cannot log in again.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from typing import Protocol
 
 from gateway.api.nvcf_workers import instance_id_of
 from gateway.api.route import Api, Call
@@ -15,31 +17,36 @@ from gateway.api.routes.workers import Workers, concurrency_of
 from gateway.api.schemas.workers import HeartbeatBody
 from gateway.auth.tokens import WorkerIdentity, worker_principal
 from gateway.domain.model import Instance
-from gateway.domain.nvcf_health import QueueWatch, instance_names, share_of
+from gateway.domain.nvcf_health import QueueWatch, instance_name, share_of
 from gateway.errors import GatewayError, NotFound
-from queueing.interface import Load, QueueError
+from queueing.interface import QueueAdmin, QueueError, WorkerConnection
 from runtime.events import emit
 
 HEARTBEATS_PER_LEASE = 3
 _log = logging.getLogger("gateway.nvcf_workers")
 
-Connections = Callable[[str], Awaitable[Collection[str]]]
-"""`queueing.interface.GatewayBroker.listening_workers`."""
-QueueLoad = Callable[[str], Awaitable[Load]]
-"""`queueing.interface.QueueAdmin.load`."""
+
+class WorkerConnections(Protocol):
+    """The connections of workers (`queueing.interface.GatewayBroker`)."""
+
+    @property
+    def admin(self) -> QueueAdmin: ...
+
+    async def listening_workers(self, version_id: str) -> Sequence[WorkerConnection]: ...
+
+    async def disconnect_worker(self, connection: WorkerConnection) -> None: ...
 
 
 class NvcfPresence:
     """Watches the workers of all versions that have any."""
 
     def __init__(
-        self, api: Api, workers: Workers, connections: Connections, load: QueueLoad, lease_s: float
+        self, api: Api, workers: Workers, connections: WorkerConnections, lease_s: float
     ) -> None:
         """``lease_s`` is that of workers, in seconds."""
         self._api = api
         self._workers = workers
         self._connections = connections
-        self._load = load
         self._pause_s = lease_s / HEARTBEATS_PER_LEASE
         self._watches: dict[str, QueueWatch] = {}
         self._is_blind = False
@@ -68,10 +75,17 @@ class NvcfPresence:
 
     async def _look(self, version_id: str, instances: Mapping[str, Instance], now: float) -> None:
         """Send a heartbeat for each of ``instances``, by their names, that is connected."""
-        load = await self._load(version_id)
-        connected = instance_names(version_id, await self._connections(version_id))
+        load = await self._connections.admin.load(version_id)
         healthy = self._watches[version_id].is_served(load.waiting, load.leased, now)
-        present = [one for name, one in instances.items() if name in connected]
+        present = []
+        for connection in await self._connections.listening_workers(version_id):
+            instance = instances.get(instance_name(version_id, connection.name))
+            if instance is None:
+                continue
+            if self._api.registrations.is_revoked(version_id, instance.registered_with):
+                await self._connections.disconnect_worker(connection)
+            else:
+                present.append(instance)
         for instance in present:
             slots = concurrency_of(self._api, instance) or 1
             body = HeartbeatBody.model_validate(

@@ -241,12 +241,10 @@ class ControlPlane:
         server = WorkerGrpcServer(workers, GrpcAddresses(listen, found.certificate, found.key))
         await server.start()
         stack.push_async_callback(server.stop)
-        broker = self._process.broker
         presence = NvcfPresence(
             api,
             self._workers,
-            broker.listening_workers,
-            broker.admin.load,
+            self._process.broker,
             self._settings.control.worker_lease_s,
         )
         stack.callback(spawn(presence.run(), "nvcf-presence").cancel)

@@ -5,8 +5,6 @@ requests while that is unhealthy. So one that listens is healthy, unless request
 a while of which no worker of the version has any.
 """
 
-from collections.abc import Iterable
-
 STALLED_S = 20.0
 """Longer than a worker may need to notice, after a reconnect, that its pull is lost (10 s)."""
 
@@ -29,10 +27,13 @@ class QueueWatch:
         return now - self._since < STALLED_S
 
 
-def instance_names(version_id: str, connections: Iterable[str]) -> frozenset[str]:
-    """Return the instances' own names of the version's connections (`docs/wire.md` §4.5)."""
+def instance_name(version_id: str, connection: str) -> str:
+    """Return what an instance of the version calls itself, of its connection's name.
+
+    Empty for another connection (`docs/wire.md` §4.5).
+    """
     prefix = f"worker_{version_id}_"
-    return frozenset(one.removeprefix(prefix) for one in connections if one.startswith(prefix))
+    return connection.removeprefix(prefix) if connection.startswith(prefix) else ""
 
 
 def share_of(leased: int, workers: int, slots: int) -> int:

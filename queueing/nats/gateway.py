@@ -1,7 +1,7 @@
 """A gateway process's access to NATS: one connection for queue, administration and bus."""
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from queueing.interface import (
@@ -9,6 +9,7 @@ from queueing.interface import (
     CredentialsError,
     LoginCallout,
     LoginCheck,
+    WorkerConnection,
     WorkerCredentials,
 )
 from queueing.nats.admin import JetStreamAdmin
@@ -126,11 +127,16 @@ class NatsGatewayBroker:
         self._callout = NatsCallout(files, options, self._region, check, self._registry)
         return self._callout
 
-    async def listening_workers(self, version_id: str) -> frozenset[str]:
-        """Return the names of connections of NVCF's workers that listen to a version's cancels."""
+    async def listening_workers(self, version_id: str) -> Sequence[WorkerConnection]:
+        """Return the connections of NVCF's workers that listen to a version's cancels."""
         if self._callout is not None:
             return await self._callout.listening_workers(version_id)
         return await listening_workers(self._connection, OWN_ACCOUNT, version_id)
+
+    async def disconnect_worker(self, connection: WorkerConnection) -> None:
+        """End a worker's connection, if there is a callout that refuses the next."""
+        if self._callout is not None:
+            await self._callout.disconnect(connection)
 
     def _login_files(self) -> "LoginFiles | None":
         nats = self._nats

@@ -9,8 +9,8 @@ import asyncio
 
 import orjson
 
-from queueing.interface import QueueUnavailable
-from queueing.nats.connection import NatsConnection
+from queueing.interface import QueueUnavailable, WorkerConnection
+from queueing.nats.connection import NatsConnection, NatsError
 from runtime.timeouts import silence_limit
 from wire.subjects import cancel_subject
 
@@ -25,8 +25,8 @@ _MAX_WORKERS = 1024
 
 async def listening_workers(
     connection: NatsConnection, account: str, version_id: str
-) -> frozenset[str]:
-    """Return the names of the version's workers that are connected to ``account``.
+) -> list[WorkerConnection]:
+    """Return the connections of the version's workers to ``account``.
 
     Raises `QueueUnavailable` if no server responds.
     """
@@ -50,7 +50,7 @@ async def listening_workers(
             await first.wait()
         if connection.is_clustered():
             await asyncio.sleep(_SERVERS_S)
-        return frozenset(name for reply in replies for name in _names(reply))
+        return [found for reply in replies for found in _read(reply)]
     except TimeoutError as error:
         raise QueueUnavailable("no server says who is connected") from error
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
@@ -59,8 +59,22 @@ async def listening_workers(
         connection.unsubscribe(subscription)
 
 
-def _names(reply: bytes) -> list[str]:
-    """Return the names in one server's reply, which has no payload if nobody may respond."""
+async def disconnect(system: NatsConnection, worker: WorkerConnection) -> None:
+    """End a connection. Raises `QueueUnavailable`."""
+    order = orjson.dumps({"cid": worker.number})
+    try:
+        await system.request(f"$SYS.REQ.SERVER.{worker.server}.KICK".encode(), order, _RESPONSE_S)
+    except NatsError as error:
+        raise QueueUnavailable(f"a worker cannot be disconnected: {error}") from error
+
+
+def _read(reply: bytes) -> list[WorkerConnection]:
+    """Return the connections in one server's reply; it has no payload if nobody may respond."""
     if not reply:
         return []
-    return [one.get("name", "") for one in orjson.loads(reply)["data"]["connections"] or ()]
+    document = orjson.loads(reply)
+    server = document["server"]["id"]
+    return [
+        WorkerConnection(one.get("name", ""), server, one["cid"])
+        for one in document["data"]["connections"] or ()
+    ]

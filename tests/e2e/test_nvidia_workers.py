@@ -153,3 +153,6 @@ async def test_nvidias_workers_make_a_version_active_and_answer_its_calls(
             return False
 
         await until(is_refused)
+        if kind == "callout":
+            await until(lambda: one.client.is_closed, timeout_s=2 * PATIENCE_S)
+            await world.until_status("DEGRADED")

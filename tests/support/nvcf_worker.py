@@ -97,6 +97,7 @@ async def nvcf_worker(
             token=nvcf_token(token),
             name=f"worker_{ids.version_id}_{ids.instance_id}",
             connect_timeout=PATIENCE_S,
+            allow_reconnect=False,
         )
         stack.push_async_callback(client.close)
         calls = await stack.enter_async_context(nvcf_calls(grpc_address, token, ids))

@@ -17,8 +17,10 @@ from queueing.interface import (
     LoginCheck,
     QueueUnavailable,
     TokenRefused,
+    WorkerConnection,
     WorkerLogin,
 )
+from queueing.nats import presence
 from queueing.nats.accounts.callout_documents import (
     CALLOUT_SUBJECT,
     CalloutAccount,
@@ -34,7 +36,6 @@ from queueing.nats.accounts.credentials import (
 from queueing.nats.accounts.nvcf_users import NvcfUsers
 from queueing.nats.connection import NatsConnection
 from queueing.nats.login import ConnectionOptions, Login
-from queueing.nats.presence import listening_workers
 from runtime.events import emit
 from runtime.line_budget import LineBudget
 from runtime.metrics import MetricRegistry
@@ -101,12 +102,17 @@ class NatsCallout:
         await self._requests.close()
         await self._system.close()
 
-    async def listening_workers(self, version_id: str) -> frozenset[str]:
-        """Return the names of the version's workers that are connected and listen to cancels.
+    async def listening_workers(self, version_id: str) -> list[WorkerConnection]:
+        """Return the connections of the version's workers that listen to cancels.
 
         Raises `QueueUnavailable`, also if the login to the system account may not ask.
         """
-        return await listening_workers(self._system, self._users.account_id(version_id), version_id)
+        account = self._users.account_id(version_id)
+        return await presence.listening_workers(self._system, account, version_id)
+
+    async def disconnect(self, worker: WorkerConnection) -> None:
+        """End a worker's connection. Raises `QueueUnavailable`."""
+        await presence.disconnect(self._system, worker)
 
     def connected(self) -> None:
         """Publish the account again: this server may not have it."""

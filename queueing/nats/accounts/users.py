@@ -57,6 +57,7 @@ _ACK = "$JS.ACK"
 CLAIMS_UPDATE = "$SYS.REQ.CLAIMS.UPDATE"
 CLAIMS_DELETE = "$SYS.REQ.CLAIMS.DELETE"
 CONNECTIONS = "$SYS.REQ.ACCOUNT.*.CONNZ"
+KICK = "$SYS.REQ.SERVER.*.KICK"
 
 
 def derived_account(operator: Signer, name: str) -> Signer:
@@ -224,9 +225,9 @@ def gateway_user(account: Signer, random32: bytes, now: int) -> UserCredentials:
 
 
 def system_user(system: Signer, random32: bytes, now: int) -> UserCredentials:
-    """Return a user of the system account that may change accounts and see their connections."""
+    """Return a user of the system account that may change accounts, see and end connections."""
     content = {
-        "pub": {"allow": [CLAIMS_UPDATE, CLAIMS_DELETE, CONNECTIONS]},
+        "pub": {"allow": [CLAIMS_UPDATE, CLAIMS_DELETE, CONNECTIONS, KICK]},
         "sub": {"allow": ["_INBOX.>"]},
     }
     return user_credentials(system, "gateway-accounts", random32, content, now)

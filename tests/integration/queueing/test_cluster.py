@@ -273,5 +273,5 @@ async def test_nvcf_workers_are_seen_at_every_server(cluster: list[NatsServer]) 
         names = {f"worker_{version}_{number}" for number in range(3)}
         await until(
             lambda: listening_workers(connection, OWN_ACCOUNT, version),
-            lambda found: found == names,
+            lambda found: {one.name for one in found} == names,
         )

@@ -1,6 +1,6 @@
 """What is seen of NVIDIA's workers, and what follows."""
 
-from gateway.domain.nvcf_health import STALLED_S, QueueWatch, instance_names, share_of
+from gateway.domain.nvcf_health import STALLED_S, QueueWatch, instance_name, share_of
 
 
 def test_a_queue_of_which_nobody_takes_requests_is_noticed_and_its_end_too() -> None:
@@ -15,7 +15,7 @@ def test_a_queue_of_which_nobody_takes_requests_is_noticed_and_its_end_too() -> 
 
 def test_connections_of_other_versions_and_programs_are_no_instances() -> None:
     names = ["worker_v1_pod_7", "worker_v1_a", "worker_v2_b", "gateway-data", ""]
-    assert instance_names("v1", names) == {"pod_7", "a"}
+    assert [instance_name("v1", name) for name in names] == ["pod_7", "a", "", "", ""]
 
 
 def test_leased_requests_are_shared_among_the_workers() -> None:
