@@ -309,6 +309,23 @@ class ControlSettings(Section):
             yield "bootstrap_secret_file", "cannot be set together with control.bootstrap_secret"
 
 
+class WorkerGrpcSettings(Section):
+    """gRPC nvcf.Worker, with which NVIDIA's workers register (docs/nvidia-workers.md)."""
+
+    listen: tuple[TcpAddress, ...] = ()
+    """Addresses of the service, which all processes with the role api share; none: it is off."""
+    certificate: ExistingFile | None = None
+    """PEM file with a certificate and its chain, read again when it changes; unset: no TLS."""
+    key: ExistingFile | None = None
+    """PEM file with the key of the certificate."""
+
+    def defects(self) -> Iterator[tuple[str, str]]:
+        """Yield what TLS needs and does not have."""
+        for name, other in (("certificate", "key"), ("key", "certificate")):
+            if getattr(self, name) is None and getattr(self, other) is not None:
+                yield name, f"must be set, because worker_grpc.{other} is"
+
+
 class JwtSettings(Section):
     """An issuer whose JWTs are accepted in addition to API keys."""
 
@@ -435,6 +452,7 @@ class GatewaySettings(GatewayBrokerSettings):
     objects: ObjectSettings = ObjectSettings()
     assets: AssetSettings = AssetSettings()
     control: ControlSettings = ControlSettings()
+    worker_grpc: WorkerGrpcSettings = WorkerGrpcSettings()
     jwt: JwtSettings = JwtSettings()
     provision: ProvisionSettings = ProvisionSettings()
     admin: AdminSettings = AdminSettings()

@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from gateway.api.app import ROUTES, build_app
+from gateway.api.nvcf_presence import NvcfPresence
+from gateway.api.nvcf_workers import NvcfLogins, NvcfTokens, NvcfWorkers
 from gateway.api.route import Api
 from gateway.api.routes.workers import READY_S, WorkerOptions, WorkerPorts, Workers
 from gateway.app.credentials import CredentialChecker, jwt_options
@@ -28,9 +30,11 @@ from gateway.store.records import Store
 from gateway.store.watcher import Watcher
 from gateway.telemetry.instances import watch_instances
 from http1.client.pool import Connect
-from queueing.interface import GatewayBroker
+from http1.server.listener import ListenError
+from queueing.interface import GatewayBroker, LoginCallout
 from runtime.ids import new_uuid
 from runtime.metrics import MetricRegistry
+from runtime.tasks import spawn
 
 
 class Changes:
@@ -126,6 +130,11 @@ class ControlPlane:
                 ready_s=max(READY_S, control.deploy_timeout_s),
             ),
         )
+        self._tokens = NvcfTokens(self.credentials.authenticate, self._registrations, time.time)
+        self._callout: LoginCallout | None = None
+        if "api" in settings.roles:
+            logins = NvcfLogins(self._tokens, self.catalog, control.worker_token_s)
+            self._callout = broker.login_callout(logins.check)
         self._provisioning: Provisioning | None = None
         if is_first and "provision" in settings.roles:
             self._provisioning = Provisioning(
@@ -158,6 +167,9 @@ class ControlPlane:
                 lambda: [one.version_id for one in self.catalog.deployments()]
             )
             stack.push_async_callback(self._worker_credentials.close)
+        if self._callout is not None:
+            self._callout.start()
+            stack.push_async_callback(self._callout.close)
         await self._store.prepare()
         secret = await self._master.begin(self._store, self._given_secret)
         if secret is not None:
@@ -198,7 +210,41 @@ class ControlPlane:
         stack.push_async_callback(server.stop)
         if self._webhooks is not None:
             self._webhooks.start(stack)
+        if settings.worker_grpc.listen:
+            await self._serve_grpc(api, stack)
         return connect
+
+    async def _serve_grpc(self, api: Api, stack: AsyncExitStack) -> None:
+        """Serve ``nvcf.Worker``. Raises `ListenError`."""
+        try:
+            # Imported here: few gateways need it, and grpcio takes 20 MiB.
+            from gateway.dispatch.nvcf_grpc import (  # noqa: PLC0415
+                GrpcAddresses,
+                WorkerGrpcServer,
+            )
+        except ImportError as error:
+            raise ListenError(
+                "worker_grpc.listen needs grpcio: pip install invocation-gateway[nvidia-workers]"
+            ) from error
+        found = self._settings.worker_grpc
+        workers = NvcfWorkers(
+            api,
+            self._workers,
+            self._tokens,
+            self._master.signer,
+            self._settings.control.worker_token_s,
+        )
+        listen = tuple(map(str, found.listen))
+        server = WorkerGrpcServer(workers, GrpcAddresses(listen, found.certificate, found.key))
+        await server.start()
+        stack.push_async_callback(server.stop)
+        presence = NvcfPresence(
+            api,
+            self._workers,
+            self._process.broker,
+            self._settings.control.worker_lease_s,
+        )
+        stack.callback(spawn(presence.run(), "nvcf-presence").cancel)
 
     async def keep_instances(self, stack: AsyncExitStack) -> None:
         """Take part in leader election and provision while leading, for the life of ``stack``."""

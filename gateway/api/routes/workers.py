@@ -129,6 +129,10 @@ class Workers:
             ),
         )
 
+    async def ensure_queue(self, version_id: str) -> None:
+        """Create a version's queue unless it exists."""
+        await self._ports.ensure_queue(version_id)
+
     async def environment(self, instance: Instance) -> Mapping[str, str]:
         """Return the environment with which an instance's worker is started."""
         worker = WorkerIdentity(
