@@ -1,7 +1,8 @@
 """One backend made of several: an instance is at the one that runs its cluster."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
+from gateway.domain.model import Instance
 from gateway.provision.backend import Backend, InstanceStatus, LaunchSpec, OnChange
 
 
@@ -24,12 +25,20 @@ class Backends:
         for backend in self._all:
             backend.listen(on_change)
 
-    async def remove_orphans(self) -> Collection[str]:
-        """End what dead leaders have left at every backend; return the ids that have ended."""
-        ended: set[str] = set()
+    async def adopt(self) -> None:
+        """Take over at every backend what no process has. Raises `OSError`."""
         for backend in self._all:
-            ended.update(await backend.remove_orphans())
-        return ended
+            await backend.adopt()
+
+    def release(self) -> None:
+        """Leave all instances to the process that adopts them next."""
+        for backend in self._all:
+            backend.release()
+
+    def record(self, instance_id: str) -> Instance | None:
+        """Return the record with which an instance was started; `None` if no backend has it."""
+        records = (backend.record(instance_id) for backend in self._all)
+        return next((record for record in records if record is not None), None)
 
     def version_ids(self) -> Iterable[tuple[str, str]]:
         """Return the function id and version id of every version that has an instance."""
