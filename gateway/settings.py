@@ -368,8 +368,9 @@ class ClusterSettings(Section):
 
     name: Name
     """Name that deployments give as backend."""
-    backend: Literal["processes"] = "processes"
-    """Kind of instances: processes of this machine."""
+    backend: Literal["processes", "external"] = "processes"
+    """processes: instances are processes of this machine, started by the gateway. external: workers
+    that others start register as instances."""
     accounts: tuple[str, ...] = ()
     """Accounts that may use it; empty: every account."""
     gpus: tuple[GpuSettings, ...] = ()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from gateway.domain.clusters import ClusterGroup, Gpu, InstanceType, find_image
 from gateway.domain.model import Change
+from gateway.provision.backends import Backends
 from gateway.provision.executor import (
     Ports,
     SecretsOf,
@@ -45,7 +46,7 @@ class Provisioning:
         self.backend = ProcessBackend(process_options(provision, clusters))
         self.queues = Queues(broker.admin, broker.bus)
         self.reconciler = Reconciler(
-            Ports(store, self.backend, self.queues, secrets_of, worker_environment),
+            Ports(store, Backends(self.backend), self.queues, secrets_of, worker_environment),
             lambda changed: LeaderLease(store, owner, changed),
             policy(provision),
         )

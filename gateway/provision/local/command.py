@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway.domain.grpc import is_grpc
+from gateway.domain.agent_settings import agent_settings
 from gateway.provision.backend import LaunchSpec
 from gateway.provision.local.shellwords import split
 
@@ -35,7 +35,6 @@ MAX_ALL_BYTES = (2 << 20) - 4096
 MAX_IMAGE_CHARS = 4096
 _POINTER_BYTES = 8
 _SHOWN_CHARS = 200
-_DEFAULT_PORT = 8000
 _MAX_PORT = 65535
 
 
@@ -149,29 +148,21 @@ def worker_command(
     The settings are those of ``config/worker.toml``. Raises `LaunchError`.
     """
     spec, details = launch.details.spec, launch.details
-    health = spec.get("health")
-    health_settings = (
-        _health_settings(health, _number(spec, "inferencePort"))
-        if isinstance(health, Mapping)
-        else {}
-    )
     environment = {
         **inherited,
+        **agent_settings(spec),
         "WORKER_FUNCTION__ID": details.function_id,
         "WORKER_FUNCTION__VERSION_ID": details.version_id,
-        "WORKER_FUNCTION__NAME": _text(spec, "name"),
         "WORKER_INSTANCE__ID": launch.instance.instance_id,
         "WORKER_INSTANCE__TYPE": launch.spec.instance_type,
         "WORKER_INSTANCE__BACKEND": launch.spec.backend,
         "WORKER_INFERENCE__HOST": allocation.host,
         "WORKER_INFERENCE__PORT": str(allocation.port),
-        "WORKER_INFERENCE__PROTOCOL": "grpc" if is_grpc(spec.get("inferenceUrl")) else "http",
         "WORKER_INFERENCE__MAX_CONCURRENCY": str(launch.spec.concurrency),
         "WORKER_INFERENCE__ASSET_DIR": str(allocation.folder / "inputAssets"),
         "WORKER_INFERENCE__LARGE_OUTPUT_DIR": str(allocation.folder / "response"),
         "WORKER_ADMIN__LISTEN": f"{allocation.admin_host}:0",
         "WORKER_DRAIN__TIMEOUT_S": f"{drain_s:g}",
-        **health_settings,
         **launch.worker_environment,
     }
     return _check_command(argv, environment)
@@ -240,26 +231,6 @@ def _start_of(text: str) -> str:
     return repr(text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}...")
 
 
-def _health_settings(health: Mapping[str, object], declared_port: int) -> dict[str, str]:
-    """Return the worker's health settings.
-
-    A port that equals ``declared_port`` means the inference server's, whose real port is allocated.
-    """
-    found = {}
-    if protocol := _text(health, "protocol"):
-        found["WORKER_HEALTH__PROTOCOL"] = protocol.lower()
-    if uri := _text(health, "uri"):
-        found["WORKER_HEALTH__PATH"] = uri if uri.startswith("/") else f"/{uri}"
-    if timeout := _text(health, "timeout"):
-        found["WORKER_HEALTH__TIMEOUT_S"] = timeout
-    if status := _number(health, "expectedStatusCode"):
-        found["WORKER_HEALTH__EXPECTED_STATUS"] = str(status)
-    port = _number(health, "port")
-    if port and port != (declared_port or _DEFAULT_PORT):
-        found["WORKER_HEALTH__PORT"] = str(port)
-    return found
-
-
 def _function_environment(spec: Mapping[str, object]) -> dict[str, str]:
     """Return the function's ``containerEnvironment``."""
     entries = spec.get("containerEnvironment")
@@ -289,8 +260,3 @@ def _platform_environment(launch: LaunchSpec, allocation: Allocation) -> dict[st
 def _text(members: Mapping[str, object], name: str) -> str:
     value = members.get(name)
     return value if isinstance(value, str) else ""
-
-
-def _number(members: Mapping[str, object], name: str) -> int:
-    value = members.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
