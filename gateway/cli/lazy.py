@@ -27,6 +27,7 @@ GROUPS: Mapping[str, str] = {
     "keys": "gateway.cli.keys",
     "webhooks": "gateway.cli.webhooks",
     "bootstrap": "gateway.cli.bootstrap",
+    "nats": "gateway.cli.nats",
     "store": "gateway.cli.store",
     "config": "gateway.cli.config",
 }

@@ -76,8 +76,10 @@ class NatsGatewayBroker:
         await self._polls.poll(version_id, request_id, envelope, timeout_s)
 
     def worker_environment(self) -> Mapping[str, str]:
-        """Return the servers' URLs as a setting of the worker agent."""
-        return {"WORKER_NATS__URLS": ",".join(self._worker_urls)}
+        """Return the servers' URLs, and whom to trust for them, as settings of the worker agent."""
+        ca_file = self._nats.ca_file
+        trusted = {"WORKER_NATS__CA_FILE": str(ca_file.absolute())} if ca_file else {}
+        return {"WORKER_NATS__URLS": ",".join(self._worker_urls), **trusted}
 
     def worker_credentials(self) -> WorkerCredentials | None:
         """Return the issuer of workers' logins, `None` unless its files are configured.

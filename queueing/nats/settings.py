@@ -55,3 +55,5 @@ class WorkerNatsSettings(Section):
     """Token in place of credentials_file, sent in the format that NVCF's auth callout reads."""
     token: SecretText | None = None
     """Token in place of credentials_file, sent unchanged."""
+    ca_file: ExistingFile | None = None
+    """CA certificates (PEM) that verify the servers; unset: those of the system."""

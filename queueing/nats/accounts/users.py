@@ -30,6 +30,7 @@ operator's key can make accounts that import.
 """
 
 import hmac
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from queueing.nats.accounts.jwt import Role, Signer, UserCredentials, account_jwt, user_credentials
@@ -56,6 +57,9 @@ _INFO = "CONSUMER.INFO"
 _ACK = "$JS.ACK"
 CLAIMS_UPDATE = "$SYS.REQ.CLAIMS.UPDATE"
 CLAIMS_DELETE = "$SYS.REQ.CLAIMS.DELETE"
+CLAIMS_LOOKUP = "$SYS.REQ.ACCOUNT.*.CLAIMS.LOOKUP"
+SERVER_SETTINGS = "$SYS.REQ.SERVER.PING.VARZ"
+"""Every server responds to it, with its version, limits and settings."""
 
 
 class WorkerSubjects(NamedTuple):
@@ -158,8 +162,18 @@ class WorkerUsers:
         }
 
 
-def gateway_account(operator: Signer, account: str, now: int) -> str:
-    """Return the document of the account with the queues and the store."""
+def gateway_account(
+    operator: Signer,
+    account: str,
+    now: int,
+    signing_keys: Sequence[str] = (),
+    revocations: Mapping[str, int] | None = None,
+) -> str:
+    """Return the document of the account with the queues and the store.
+
+    ``signing_keys`` may sign its users in its place. ``revocations`` are public keys of users, with
+    the Unix time up to which their documents are not accepted any more.
+    """
     limits = {
         "subs": -1,
         "data": -1,
@@ -197,18 +211,32 @@ def gateway_account(operator: Signer, account: str, now: int) -> str:
             "response_type": "Singleton",
         },
     ]
-    return account_jwt(operator, account, "gateway", now, {"limits": limits, "exports": exports})
+    content: dict[str, object] = {"limits": limits, "exports": exports}
+    if signing_keys:
+        content["signing_keys"] = list(signing_keys)
+    if revocations:
+        content["revocations"] = dict(revocations)
+    return account_jwt(operator, account, "gateway", now, content)
 
 
-def gateway_user(account: Signer, random32: bytes, now: int) -> UserCredentials:
-    """Return a user with all permissions in its account; it does not expire."""
-    return user_credentials(account, "gateway", random32, {}, now)
+def gateway_user(
+    account: Signer, random32: bytes, now: int, issuer_account: str = ""
+) -> UserCredentials:
+    """Return a user with all permissions in its account; it does not expire.
+
+    If ``account`` is a signing key, ``issuer_account`` is the account's own public key.
+    """
+    content = {"issuer_account": issuer_account} if issuer_account else {}
+    return user_credentials(account, "gateway", random32, content, now)
 
 
 def system_user(system: Signer, random32: bytes, now: int) -> UserCredentials:
-    """Return a user of the system account with permission to change accounts only."""
+    """Return a user of the system account with permission to change accounts only.
+
+    It may also read accounts and how the servers are set up, for `gateway nats check`.
+    """
     content = {
-        "pub": {"allow": [CLAIMS_UPDATE, CLAIMS_DELETE]},
+        "pub": {"allow": [CLAIMS_UPDATE, CLAIMS_DELETE, CLAIMS_LOOKUP, SERVER_SETTINGS]},
         "sub": {"allow": ["_INBOX.>"]},
     }
     return user_credentials(system, "gateway-accounts", random32, content, now)
