@@ -272,6 +272,13 @@ class ControlSettings(Section):
     secrets_key_file: Path = Path(".gateway/master.key")
     """File with the master key (32 random bytes), which encrypts secrets and signs tokens. Created
     at the first start; every process with the role api or provision needs the same file."""
+    secrets_key: SecretText | None = None
+    """The master key, 32 random bytes in base64, in place of secrets_key_file."""
+    bootstrap_secret: SecretText | None = None
+    """The bootstrap secret, nvboot- and 43 to 128 letters, digits, - and _. Unset: the first start
+    makes one and prints it."""
+    bootstrap_secret_file: Path | None = None
+    """File with the bootstrap secret, in place of bootstrap_secret; read at each start."""
     api_url: Annotated[str, Matching(r"(http://[^/?#@]+)?", "be http://HOST:PORT, or empty")] = ""
     """URL of the REST API for workers, and for processes without the role api, which forward API
     calls there; empty: the first address of edge.listen."""
@@ -295,6 +302,11 @@ class ControlSettings(Section):
     """Lifetime of a worker token; the worker gets the next one before it expires."""
     project_old_sdks: bool = True
     """Show the SDKs of 2024/25 states that they know: they know neither DEGRADING nor DEGRADED."""
+
+    def defects(self) -> Iterator[tuple[str, str]]:
+        """Yield what is said twice."""
+        if self.bootstrap_secret and self.bootstrap_secret_file:
+            yield "bootstrap_secret_file", "cannot be set together with control.bootstrap_secret"
 
 
 class JwtSettings(Section):

@@ -10,11 +10,7 @@ from gateway.api.app import ROUTES, build_app
 from gateway.api.route import Api
 from gateway.api.routes.workers import READY_S, WorkerOptions, WorkerPorts, Workers
 from gateway.app.credentials import CredentialChecker, jwt_options
-from gateway.app.identity import (
-    Master,
-    identity_of,
-    show,
-)
+from gateway.app.identity import given_secret, identity_of, master_of, show
 from gateway.app.provisioning import Provisioning, cluster_groups
 from gateway.app.webhook_parts import WebhookParts
 from gateway.auth.registration import Registrations
@@ -94,7 +90,8 @@ class ControlPlane:
         self.catalog = Catalog(model)
         changes = Changes(self.catalog.apply)
         self.watcher = Watcher(store, changes, CONTROL)
-        self._master = Master(settings.control.secrets_key_file)
+        self._master = master_of(settings.control)
+        self._given_secret = given_secret(settings.control)
         self._stores = AccountStores(store, self.watcher.wait_until_shown)
         self._secrets = self._master.secret_store(self._stores)
         self._webhook_secrets = self._master.webhook_secrets(store)
@@ -152,7 +149,7 @@ class ControlPlane:
             self._webhooks.show_state(registry)
 
     async def begin(self, stack: AsyncExitStack) -> None:
-        """Prepare the store, and on the first start create the bootstrap secret.
+        """Prepare the store, and on the first start create the bootstrap secret if none is given.
 
         Raises `MasterKeyError`.
         """
@@ -162,7 +159,7 @@ class ControlPlane:
             )
             stack.push_async_callback(self._worker_credentials.close)
         await self._store.prepare()
-        secret = await self._master.begin(self._store)
+        secret = await self._master.begin(self._store, self._given_secret)
         if secret is not None:
             show(secret)
 
