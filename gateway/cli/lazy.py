@@ -15,6 +15,7 @@ from runtime import interrupts
 
 GROUPS: Mapping[str, str] = {
     "dev": "gateway.dev.command",
+    "apply": "gateway.cli.apply.command",
     "functions": "gateway.cli.functions",
     "deployments": "gateway.cli.deployments",
     "invoke": "gateway.cli.invoke",
