@@ -18,11 +18,16 @@ import typer
 from gateway.cli.errors import CommandError, fail, usage
 from gateway.cli.options import JsonOption
 from gateway.cli.output import print_json, print_table, print_text, say
+from gateway.settings import read_settings
+from gateway.store.names import BUCKETS, IN_MEMORY
 from queueing.nats.login import ConnectionOptions, Login
+from queueing.nats.setup.check import Checked, NatsCheck
+from queueing.nats.setup.findings import Level, StoreBuckets
 from queueing.nats.setup.folder import GivenCertificate, Installation, make_installation
 from queueing.nats.setup.keys import RotatedKey, SetupKeysError, make_keys
 from queueing.nats.setup.plan import PlanError, SetupPlan, plan_nodes, size_bytes
 from queueing.nats.setup.servers import AccountPushed, ServersError, connected_to, push_accounts
+from runtime.settings import SettingsError
 
 app = typer.Typer(
     name="nats",
@@ -236,6 +241,65 @@ def push(folder: FolderArgument, as_json: JsonOption = False) -> None:
         print_table(["SERVER", "ACCOUNT", "RESULT*"], [[a, b, c or "taken"] for a, b, c in pushed])
     if any(error for _, _, error in pushed):
         raise typer.Exit(1)
+
+
+@app.command("check")
+def check(
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="Settings file of the gateway. Default: the environment variables, and the "
+            "defaults of settings.",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Look at NATS servers with the gateway's settings, and say what to change.
+
+    It tries what gateways and workers do, with a queue, a bucket and an account of its own, which
+    it removes. It exits with 1 if something does not work; what works at a risk is a warning.
+    """
+    try:
+        settings = read_settings(config)
+    except SettingsError as error:
+        raise usage(f"invalid settings: {error}") from None
+    queue = settings.queue if settings.queue.backend == "nats" else None
+    store = None
+    if settings.store.backend == "nats":
+        store = StoreBuckets(
+            settings.store.bucket_prefix, settings.store.replicas, BUCKETS, IN_MEMORY
+        )
+    if queue is None and store is None:
+        raise usage("These settings keep neither queue nor store on NATS.")
+    checked = _run(lambda: asyncio.run(NatsCheck(settings.nats, queue, store).run()))
+    if as_json:
+        print_json(
+            {
+                "servers": [
+                    {"name": name, "version": version} for name, version in checked.servers.items()
+                ],
+                "findings": [one._asdict() for one in checked.findings],
+            }
+        )
+    else:
+        _print_findings(checked)
+    if any(one.level is Level.ERROR for one in checked.findings):
+        raise typer.Exit(1)
+
+
+def _print_findings(checked: Checked) -> None:
+    servers = ", ".join(f"{name} ({version})" for name, version in sorted(checked.servers.items()))
+    if servers:
+        say(f"Servers: {servers}.")
+    if not checked.findings:
+        say("Nothing to change.")
+        return
+    print_table(
+        ["LEVEL", "WHAT*", "PROBLEM*", "CHANGE*"],
+        [[one.level.value, one.subject, one.problem, one.change] for one in checked.findings],
+    )
 
 
 _CERTIFICATES = "certificates"

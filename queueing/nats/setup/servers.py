@@ -1,8 +1,9 @@
 """Asking all servers of an installation, over a login to the system account."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
 import orjson
@@ -14,6 +15,7 @@ from queueing.nats.protocol import STATUS_NO_RESPONDERS, status_of
 from queueing.nats.setup.keys import InstallationKeys
 
 CONNECT_S = 3.0
+_LOOK_S = 0.05
 _QUIET_S = 0.5
 """Servers respond within milliseconds; nobody says how many there are."""
 _FIRST_S = 2.0
@@ -21,6 +23,13 @@ _FIRST_S = 2.0
 
 class ServersError(Exception):
     """The servers cannot be asked. The text is one line."""
+
+
+class Response(NamedTuple):
+    """What one server responded, and when it arrived, in Unix seconds."""
+
+    at_s: float
+    document: dict[str, Any]
 
 
 class AccountPushed(NamedTuple):
@@ -40,27 +49,36 @@ async def connected_to(options: ConnectionOptions) -> AsyncIterator[NatsConnecti
         raise ServersError(str(error)) from error
     connection.start()
     try:
-        try:
-            async with asyncio.timeout(CONNECT_S):
-                await connection.wait_connected()
-        except TimeoutError:
-            raise ServersError(connection.last_error or "no response") from None
+        await _wait_connected(connection, len(options.servers))
         yield connection
     finally:
         await connection.close()
 
 
+async def _wait_connected(connection: NatsConnection, servers: int) -> None:
+    """Return when there is a link. Raises `ServersError` when no server gives one."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + CONNECT_S
+    while not connection.is_connected():
+        # A server that refuses a login does so again: each is tried once.
+        if connection.failures >= servers or loop.time() > end:
+            raise ServersError(connection.last_error or "no response")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK_S):
+                await connection.wait_connected()
+
+
 async def ask_servers(
     connection: NatsConnection, subject: bytes, payload: bytes = b""
-) -> list[dict[str, Any]]:
+) -> list[Response]:
     """Publish a request and return the JSON responses of all servers. Raises `ServersError`."""
     loop = asyncio.get_running_loop()
-    responses: list[dict[str, Any]] = []
-    arrived: asyncio.Queue[bytes | None] = asyncio.Queue()
+    responses: list[Response] = []
+    arrived: asyncio.Queue[tuple[float, bytes] | None] = asyncio.Queue()
 
     def on_response(_to: bytes, _reply: bytes, headers: bytes, data: bytes) -> None:
         has_no_responder = bool(headers) and status_of(headers) == STATUS_NO_RESPONDERS
-        arrived.put_nowait(None if has_no_responder else data)
+        arrived.put_nowait(None if has_no_responder else (time.time(), data))
 
     denials = _Denials(subject.decode())
     connection.add_listener(denials, denials.denied)
@@ -75,12 +93,12 @@ async def ask_servers(
         while (left_s := end - loop.time()) > 0:
             try:
                 async with asyncio.timeout(left_s):
-                    data = await arrived.get()
+                    response = await arrived.get()
             except TimeoutError:
                 break
-            if data is None:
+            if response is None:
                 break
-            responses.append(orjson.loads(data))
+            responses.append(Response(response[0], orjson.loads(response[1])))
             end = loop.time() + _QUIET_S
     except orjson.JSONDecodeError as error:
         raise ServersError(f"a response to {subject.decode()} is not JSON") from error
@@ -90,10 +108,16 @@ async def ask_servers(
     return responses
 
 
-async def server_settings(connection: NatsConnection) -> list[dict[str, Any]]:
+async def server_settings(connection: NatsConnection) -> list[Response]:
     """Return what each server says about itself (``VARZ``). Raises `ServersError`."""
     found = await ask_servers(connection, SERVER_SETTINGS.encode())
-    return [one["data"] for one in found if isinstance(one.get("data"), dict)]
+    if not found:
+        raise ServersError("it is no login to the system account")
+    return [
+        Response(one.at_s, one.document["data"])
+        for one in found
+        if isinstance(one.document.get("data"), dict)
+    ]
 
 
 async def push_accounts(connection: NatsConnection, keys: InstallationKeys) -> list[AccountPushed]:
@@ -105,8 +129,9 @@ async def push_accounts(connection: NatsConnection, keys: InstallationKeys) -> l
         if not responses:
             raise ServersError("no server takes accounts: they need the resolver 'full'")
         for response in responses:
-            server = str(response.get("server", {}).get("name", "?"))
-            error = str((response.get("error") or {}).get("description", ""))
+            said = response.document
+            server = str(said.get("server", {}).get("name", "?"))
+            error = str((said.get("error") or {}).get("description", ""))
             pushed.append(AccountPushed(server, names[account], error))
     return pushed
 
