@@ -372,5 +372,8 @@ def test_a_gateway_starts_with_what_the_chart_gives_it(
                 url = f"http://{ready['admin']}/health/{path}"
                 assert httpx.get(url, timeout=10).status_code == 200
             assert "bootstrap secret" not in program.output.lower()
+            check = gateway("nats", "check", "--config", str(settings), env=environ)
+            assert check.wait_end() == 0, check.output
+            assert "Nothing to change." in check.output
         finally:
             program.stop()
