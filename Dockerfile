@@ -27,10 +27,12 @@ RUN /opt/gateway/bin/pip install --no-deps . \
 
 # The object store in S3 (objects.backend), which workers do not have.
 FROM build AS build-gateway
-RUN /opt/gateway/bin/pip install '.[s3]'
+RUN /opt/gateway/bin/pip install '.[s3]' \
+ && /opt/gateway/bin/python -m compileall -q /opt/gateway/lib
 
 FROM build AS build-examples
-RUN /opt/gateway/bin/pip install '.[examples]'
+RUN /opt/gateway/bin/pip install '.[examples]' \
+ && /opt/gateway/bin/python -m compileall -q /opt/gateway/lib
 
 # Nothing is written outside of the volume and /tmp: the root file system may be read-only.
 FROM python:3.13-slim AS base
