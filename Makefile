@@ -10,6 +10,7 @@
 # make chaos  kill, pause and cut off parts of a busy system for MINUTES=10, and check what happened
 # make test-clients  call the gateway with OpenAI's and NVIDIA's SDKs, LangChain, haystack, Go, Java and others
 # make test-conformance  run h2spec against a gateway; without Go it says how to get it
+# make test-chart  render the Helm chart and check it; without Go it says how to get it
 # make clean  remove what these targets created, except the virtual environment
 #
 # PYTHON=python3.12 selects the interpreter (3.11 or newer), VENV=dir the virtual environment.
@@ -34,7 +35,7 @@ export PYTHONDONTWRITEBYTECODE =
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-browser test-clients test-conformance test-proxies test-servers check docs turns bench chaos clean
+.PHONY: help run test test-browser test-clients test-conformance test-proxies test-servers check docs turns bench chaos clean test-chart
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -94,6 +95,9 @@ test-clients: $(VENV)/.has-test
 test-conformance: $(VENV)/.has-test
 	@exec $(BIN)/python -m tests.conformance.run
 
+test-chart: $(VENV)/.has-chart
+	@exec $(BIN)/python -m tests.chart.run $(ARGS)
+
 clean:
 	rm -rf build dist *.egg-info .gateway .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
@@ -104,7 +108,7 @@ $(VENV)/.has-examples: pyproject.toml | $(VENV)/.created
 		echo "Installing into $(VENV) ..." && $(INSTALL) --editable '.[examples]'; fi
 	@touch $@
 
-$(VENV)/.has-test $(VENV)/.has-bench: $(VENV)/.has-%: pyproject.toml | $(VENV)/.created
+$(VENV)/.has-test $(VENV)/.has-bench $(VENV)/.has-chart: $(VENV)/.has-%: pyproject.toml | $(VENV)/.created
 	@echo "Installing what $* needs into $(VENV) ..."
 	@$(INSTALL) --editable '.[$*]'
 	@touch $@
