@@ -106,9 +106,9 @@ def make_logins(folder: Path) -> Logins:
     now = int(time.time())
     keys = make_keys(os.urandom, now)
     # A user that needs no key of its own (ADR-14 bearer token).
-    anybody = {"bearer_token": True, "issuer_account": keys.account_id}
+    content = {"bearer_token": True, "issuer_account": keys.account_id}
     signer = Signer(keys.account_signing)
-    sentinel = user_credentials(signer, "anybody", os.urandom(32), anybody, now)
+    sentinel = user_credentials(signer, "anybody", os.urandom(32), content, now)
     write_private(logins.operator_seed, keys.operator_signing)
     write_private(logins.gateway_credentials, keys.gateway_login.text())
     write_private(logins.system_credentials, keys.system_login.text())

@@ -188,10 +188,10 @@ class NatsCheck:
             )
             return
         with suppress(ServersError):
-            nobody = replace(
+            without_login = replace(
                 options, login=Login(), servers=tuple(map(_without_login, options.servers))
             )
-            async with connected_to(nobody) as connection:
+            async with connected_to(without_login) as connection:
                 self._add(
                     error(
                         connection.server,
