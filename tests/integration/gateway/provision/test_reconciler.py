@@ -32,6 +32,7 @@ from gateway.domain.model import (
     VersionState,
 )
 from gateway.errors import Conflict, GatewayError, StoreUnavailable
+from gateway.provision.local.orphans import kill_orphans
 from gateway.provision.local.processes import members_of, read_identity
 from gateway.provision.planner import Policy
 from gateway.provision.undeploy_notices import UndeployNotices
@@ -727,6 +728,8 @@ async def leading_process(nats_server: NatsServer, folder: Path) -> AsyncIterato
             process.send_signal(signal.SIGCONT)
             process.terminate()
         await process.wait()
+        # It may have led again at the end, and what it starts outlives it.
+        await asyncio.to_thread(kill_orphans, folder)
 
 
 @asynccontextmanager
