@@ -20,7 +20,7 @@ ENV_PREFIX = "WORKER"
 
 
 def _uuid(text: str) -> str:
-    canonical = parse_uuid(text.encode())
+    canonical = parse_uuid(text.encode()) if text else ""
     if canonical is None:
         raise ValueError("not a UUID")
     return canonical

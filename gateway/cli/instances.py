@@ -102,8 +102,8 @@ def print_instances(instances: Sequence[Json], names: Sequence[str] | None = Non
 
 def _gpus(instance: Json) -> str:
     """Return the GPUs that the worker tells of; if it tells none, the one that was asked for."""
-    told = [gpu["name"] for gpu in instance.get("worker", {}).get("gpus", ())]
-    counted = [f"{count} x {name}" for name, count in Counter(told).items()]
+    names = [gpu["name"] for gpu in instance.get("worker", {}).get("gpus", ())]
+    counted = [f"{count} x {name}" for name, count in Counter(names).items()]
     return ", ".join(counted) or str(instance["gpu"])
 
 
