@@ -132,15 +132,28 @@ class NvcfWorkers:
             }
         )
         as_worker: Call[ConnectBody, None] = Call(worker_principal(own), {}, None, body)
+        if self._is_anothers(own, token):
+            await self._register(text, body)
         try:
             found = await self._workers.connect(self._api, as_worker)
         except NotFound:
-            principal = self._api.authenticate(b"Bearer " + text.encode(), self._tokens.clock())
-            await self._workers.connect(self._api, Call(principal, {}, None, body))
+            await self._register(text, body)
             found = await self._workers.connect(self._api, as_worker)
         if found.stop:
             raise Forbidden(found.stop)
         return Session(found.region, token)
+
+    async def _register(self, text: str, body: ConnectBody) -> None:
+        """Make the worker an instance, unless another one is it and has a lease."""
+        principal = self._api.authenticate(b"Bearer " + text.encode(), self._tokens.clock())
+        await self._workers.connect(self._api, Call(principal, {}, None, body))
+
+    def _is_anothers(self, own: WorkerIdentity, token: ValidToken) -> bool:
+        """Whether the instance's record is that of a worker which this token did not register."""
+        return any(
+            one.instance_id == own.instance_id and one.registered_with != token.version.subject
+            for one in self._api.catalog.instances(own.version_id)
+        )
 
     async def provision(self, text: str, ids: tuple[str, str, str], region: str) -> None:
         """Create the queue of the version in ``region``, which must be this one."""

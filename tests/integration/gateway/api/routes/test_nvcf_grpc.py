@@ -143,6 +143,25 @@ async def test_a_worker_that_is_to_stop_is_refused(served: Grpc) -> None:
         assert await status_of(calls) is StatusCode.PERMISSION_DENIED
 
 
+async def test_a_worker_cannot_take_the_place_of_another(served: Grpc) -> None:
+    ids, token, _ = await served.worker()
+    other_token, other_id = await served.token(ids.function_id, ids.version_id)
+    catalog = served.plane.catalog
+    async with nvcf_calls(served.address, token, ids) as calls:
+        await calls.connect_once()
+    await catalog.until(lambda: len(catalog.instances(ids.version_id)) == 1)
+    async with nvcf_calls(served.address, other_token, ids) as calls:
+        assert await status_of(calls) is StatusCode.FAILED_PRECONDITION
+        store = served.plane.store
+        (instance,) = catalog.instances(ids.version_id)
+        found = await store.get(InstanceKey(ids.version_id, instance.instance_id))
+        assert found is not None
+        await store.put(replace(instance, lease_until=0), found[1])
+        await catalog.until(lambda: catalog.instances(ids.version_id)[0].lease_until == 0)
+        await calls.connect_once()
+    await catalog.until(lambda: catalog.instances(ids.version_id)[0].registered_with == other_id)
+
+
 async def test_only_a_good_token_of_a_deployed_version_logs_in(served: Grpc, clock: Clock) -> None:
     ids, token, token_id = await served.worker()
     login = served.logins.check(token)
