@@ -25,7 +25,7 @@ from queueing.nats.setup.check import Checked, NatsCheck
 from queueing.nats.setup.findings import Level, StoreBuckets
 from queueing.nats.setup.folder import GivenCertificate, Installation, make_installation
 from queueing.nats.setup.keys import RotatedKey, SetupKeysError, make_keys
-from queueing.nats.setup.plan import PlanError, SetupPlan, plan_nodes, size_bytes
+from queueing.nats.setup.plan import SetupPlanError, SetupPlan, plan_nodes, size_bytes
 from queueing.nats.setup.servers import AccountPushed, ServersError, connected_to, push_accounts
 from runtime.settings import SettingsError
 
@@ -113,9 +113,9 @@ def init(  # noqa: PLR0913 - one argument per option
     def make() -> tuple[Installation, SetupPlan]:
         given = _given(tls_certificate, tls_key, tls_ca)
         if tls and given is not None:
-            raise PlanError("Give --tls for certificates of its own, or --tls-certificate.")
+            raise SetupPlanError("Give --tls for certificates of its own, or --tls-certificate.")
         if path is not None and not path.is_absolute():
-            raise PlanError(f"--path must be absolute, not {path}.")
+            raise SetupPlanError(f"--path must be absolute, not {path}.")
         plan = SetupPlan(
             nodes=plan_nodes(nodes, host or []),
             path=path or folder.absolute(),
@@ -178,10 +178,12 @@ def rotate(
         installation = Installation(folder)
         if key == _CERTIFICATES:
             if finish:
-                raise PlanError("Certificates are replaced at once: leave out --finish.")
+                raise SetupPlanError("Certificates are replaced at once: leave out --finish.")
             return installation.renew_certificates(datetime.now(UTC))
         if key not in set(RotatedKey):
-            raise PlanError(f"{key} is no key: give {', '.join(RotatedKey)} or {_CERTIFICATES}.")
+            raise SetupPlanError(
+                f"{key} is no key: give {', '.join(RotatedKey)} or {_CERTIFICATES}."
+            )
         keys, now = installation.read_keys(), int(time.time())
         try:
             new = (
@@ -190,7 +192,7 @@ def rotate(
                 else keys.rotate(RotatedKey(key), os.urandom, now)
             )
         except SetupKeysError as error:
-            raise PlanError(f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
+            raise SetupPlanError(f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
         return installation.write_keys(new)
 
     changed = [str(file) for file in _run(change)]
@@ -214,7 +216,7 @@ def push(folder: FolderArgument, as_json: JsonOption = False) -> None:
         try:
             urls = installation.urls
         except (KeyError, ValueError) as error:
-            raise PlanError(f"{installation.settings} has no nats.urls.") from error
+            raise SetupPlanError(f"{installation.settings} has no nats.urls.") from error
         ca_file = installation.ca_file
         options = ConnectionOptions(
             servers=urls,
@@ -311,7 +313,7 @@ def _given(
     if certificate is not None and key is not None:
         return GivenCertificate(certificate, key, authority)
     if certificate or key or authority:
-        raise PlanError("--tls-certificate and --tls-key go together; --tls-ca needs both.")
+        raise SetupPlanError("--tls-certificate and --tls-key go together; --tls-ca needs both.")
     return None
 
 
@@ -321,7 +323,7 @@ def _run(task: Callable[[], Result]) -> Result:
     logging.getLogger("queueing").addHandler(logging.NullHandler())
     try:
         return task()
-    except PlanError as error:
+    except SetupPlanError as error:
         raise usage(str(error)) from None
     except ServersError as error:
         raise fail(CommandError(f"The servers cannot be asked: {error}.")) from None

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from queueing.nats.setup.keys import InstallationKeys, SetupKeysError
-from queueing.nats.setup.plan import PlanError, SetupPlan, accounts_config
+from queueing.nats.setup.plan import SetupPlanError, SetupPlan, accounts_config
 from runtime.certificates import (
     Certified,
     Validity,
@@ -78,16 +78,16 @@ class Installation:
         return file if file.exists() else None
 
     def read_keys(self) -> InstallationKeys:
-        """Return the keys. Raises `PlanError` and OSError."""
+        """Return the keys. Raises `SetupPlanError` and OSError."""
         file = self.folder / _KEYS
         if not file.exists():
-            raise PlanError(
+            raise SetupPlanError(
                 f"{self.folder} has no {_KEYS}: give a folder that 'gateway nats init' made."
             )
         try:
             return InstallationKeys.read(file.read_text())
         except SetupKeysError as error:
-            raise PlanError(f"{file} cannot be read: {error}.") from error
+            raise SetupPlanError(f"{file} cannot be read: {error}.") from error
 
     def write_keys(self, keys: InstallationKeys) -> list[Path]:
         """Write the keys, and then all that follows from them; return the files that changed.
@@ -109,11 +109,11 @@ class Installation:
     def renew_certificates(self, now: datetime) -> list[Path]:
         """Write new certificates for the same names; return the files that changed.
 
-        Raises `PlanError` unless the authority is ours, and OSError.
+        Raises `SetupPlanError` unless the authority is ours, and OSError.
         """
         authority = read_certified(self.folder / _CA_KEY, self.folder / _CA)
         if authority is None:
-            raise PlanError(
+            raise SetupPlanError(
                 f"{self.folder} has no authority of its own ({_CA_KEY}): replace tls.crt and "
                 "tls.key of each server by those that you get elsewhere."
             )
@@ -136,10 +136,12 @@ def make_installation(
     """Make ``folder``, which must not exist or be empty, all of it or nothing.
 
     With TLS, ``given`` is the certificate of all servers; without it they get their own, of an
-    authority of our own. Raises `PlanError` and OSError.
+    authority of our own. Raises `SetupPlanError` and OSError.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise PlanError(f"{folder} exists already, and nothing is overwritten: give another one.")
+        raise SetupPlanError(
+            f"{folder} exists already, and nothing is overwritten: give another one."
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}.{os.urandom(8).hex()}")
     partial.mkdir(mode=0o700)
@@ -187,28 +189,28 @@ def _issue(authority: Certified, name: str, hosts: list[str], now: datetime) -> 
 
 
 def _check_given(given: GivenCertificate, plan: SetupPlan, host: str, now: datetime) -> None:
-    """Raise `PlanError` for a certificate with which the servers would not work."""
+    """Raise `SetupPlanError` for a certificate with which the servers would not work."""
     try:
         certificate = x509.load_pem_x509_certificate(given.certificate.read_bytes())
         key = serialization.load_pem_private_key(given.key.read_bytes(), None)
         if given.authority is not None:
             x509.load_pem_x509_certificates(given.authority.read_bytes())
     except (ValueError, TypeError) as error:
-        raise PlanError(
+        raise SetupPlanError(
             "Certificate, key and CA must be PEM files, the key without a password."
         ) from error
     if key.public_key() != certificate.public_key():
-        raise PlanError(f"{given.key} is not the key of {given.certificate}.")
+        raise SetupPlanError(f"{given.key} is not the key of {given.certificate}.")
     if certificate.not_valid_after_utc <= now:
-        raise PlanError(f"{given.certificate} has expired.")
+        raise SetupPlanError(f"{given.certificate} has expired.")
     names = set(_hosts(certificate))
     if host not in names and f"*.{host.partition('.')[2]}" not in names:
-        raise PlanError(
+        raise SetupPlanError(
             f"{given.certificate} is for {', '.join(sorted(names)) or 'no host'}, not for {host}: "
             "clients would refuse the server."
         )
     if plan.is_cluster and not _may_be_client(certificate):
-        raise PlanError(
+        raise SetupPlanError(
             f"{given.certificate} is for servers only (no clientAuth in its extended key usage): "
             "servers of a cluster connect to each other with it."
         )

@@ -22,7 +22,7 @@ _is_size = re.compile(r"([1-9]\d{0,15})([KMGT]?)I?B?").fullmatch
 _is_name = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?(\.[A-Za-z0-9_-]+)*").fullmatch
 
 
-class PlanError(Exception):
+class SetupPlanError(Exception):
     """The options for an installation do not fit together. The text is one line."""
 
 
@@ -176,17 +176,17 @@ def accounts_config(keys: InstallationKeys) -> str:
 def plan_nodes(count: int, hosts: list[str]) -> tuple[Node, ...]:
     """Return the servers at ``hosts``, each ``HOST[:PORT]``; without any on this machine.
 
-    Raises `PlanError`.
+    Raises `SetupPlanError`.
     """
     if count not in {1, CLUSTER_NODES}:
-        raise PlanError(
+        raise SetupPlanError(
             f"An installation has 1 server, or {CLUSTER_NODES} that replace each other, not "
             f"{count}."
         )
     if not hosts:
         hosts = [f"{_LOCAL}:{DEFAULT_PORT + number}" for number in range(count)]
     if len(hosts) != count:
-        raise PlanError(
+        raise SetupPlanError(
             f"Give --host once for each of the {count} servers, not {len(hosts)} times."
         )
     nodes = tuple(
@@ -196,16 +196,16 @@ def plan_nodes(count: int, hosts: list[str]) -> tuple[Node, ...]:
     for node in nodes:
         for port in (node.port, node.port + _CLUSTER_PORT_ABOVE):
             if (node.host, port) in taken:
-                raise PlanError(f"Two servers would use {_address(node.host, port)}.")
+                raise SetupPlanError(f"Two servers would use {_address(node.host, port)}.")
             taken.add((node.host, port))
     return nodes
 
 
 def size_bytes(option: str, text: str) -> int:
-    """Return the bytes of a size such as 512M, 4G or 1T. Raises `PlanError`."""
+    """Return the bytes of a size such as 512M, 4G or 1T. Raises `SetupPlanError`."""
     found = _is_size(text.strip().upper())
     if found is None:
-        raise PlanError(f"{option} takes a size such as 512M, 4G or 1T, not {text}.")
+        raise SetupPlanError(f"{option} takes a size such as 512M, 4G or 1T, not {text}.")
     return int(found[1]) << _UNITS[found[2]]
 
 
@@ -222,9 +222,11 @@ def _host(text: str) -> tuple[str, int]:
     except ValueError:
         is_address = False
     if not is_address and not _is_name(bare):
-        raise PlanError(f"{text} is not a host: give --host as HOST, HOST:PORT or [IPV6]:PORT.")
+        raise SetupPlanError(
+            f"{text} is not a host: give --host as HOST, HOST:PORT or [IPV6]:PORT."
+        )
     if not 0 < port <= _MAX_PORT - _CLUSTER_PORT_ABOVE:
-        raise PlanError(
+        raise SetupPlanError(
             f"The port of {text} must be at least 1 and at most {_MAX_PORT - _CLUSTER_PORT_ABOVE}: "
             f"the servers reach each other at a port {_CLUSTER_PORT_ABOVE} higher."
         )

@@ -10,7 +10,7 @@ from cryptography import x509
 
 from queueing.nats.setup.folder import GivenCertificate, Installation, make_installation
 from queueing.nats.setup.keys import RotatedKey, make_keys
-from queueing.nats.setup.plan import PlanError, SetupPlan, plan_nodes
+from queueing.nats.setup.plan import SetupPlanError, SetupPlan, plan_nodes
 from tests.support.certificates import Authority
 
 NOW = datetime.now(UTC)
@@ -42,7 +42,7 @@ def test_what_holds_secrets_is_for_its_owner_only(tmp_path: Path) -> None:
 def test_nothing_is_overwritten_and_a_failure_leaves_nothing(tmp_path: Path) -> None:
     made = make(tmp_path / "nats")
     before = contents(made.folder)
-    with pytest.raises(PlanError, match="nothing is overwritten"):
+    with pytest.raises(SetupPlanError, match="nothing is overwritten"):
         make(tmp_path / "nats")
     assert contents(made.folder) == before
     missing = GivenCertificate(tmp_path / "no.crt", tmp_path / "no.key", None)
@@ -94,7 +94,7 @@ def test_a_given_certificate_is_copied_to_each_server_if_it_fits(tmp_path: Path)
     (server,) = made.servers
     assert (server / "tls.crt").read_bytes() == certificate.read_bytes()
     assert (server / "ca.pem").read_bytes() == authority.file.read_bytes()
-    with pytest.raises(PlanError, match="has no authority of its own"):
+    with pytest.raises(SetupPlanError, match="has no authority of its own"):
         made.renew_certificates(NOW)
     other = authority.issue("other", "example.com")[1]
     for wrong, host, reason in (
@@ -102,13 +102,13 @@ def test_a_given_certificate_is_copied_to_each_server_if_it_fits(tmp_path: Path)
         (given._replace(key=other), "one.nats.example.com", "is not the key of"),
         (given._replace(certificate=key), "one.nats.example.com", "must be PEM files"),
     ):
-        with pytest.raises(PlanError, match=reason):
+        with pytest.raises(SetupPlanError, match=reason):
             make(tmp_path / "refused", 1, wrong, host=host)
 
 
 def test_a_folder_of_something_else_is_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(PlanError, match="has no operator-keys"):
+    with pytest.raises(SetupPlanError, match="has no operator-keys"):
         Installation(tmp_path).read_keys()
     (tmp_path / "operator-keys.json").write_text("{")
-    with pytest.raises(PlanError, match="is damaged"):
+    with pytest.raises(SetupPlanError, match="is damaged"):
         Installation(tmp_path).read_keys()

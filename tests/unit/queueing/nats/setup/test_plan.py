@@ -7,7 +7,13 @@ from pathlib import PurePath
 import pytest
 
 from queueing.nats.setup.keys import make_keys
-from queueing.nats.setup.plan import PlanError, SetupPlan, accounts_config, plan_nodes, size_bytes
+from queueing.nats.setup.plan import (
+    SetupPlanError,
+    SetupPlan,
+    accounts_config,
+    plan_nodes,
+    size_bytes,
+)
 
 HOSTS = ["nats-1.example.com", "10.0.0.2:4300", "[2001:db8::3]:4222"]
 
@@ -58,7 +64,7 @@ def test_hosts_that_cannot_be_are_refused(count: int, hosts: list[str], reason: 
     if not reason:
         assert plan_nodes(count, hosts)[0].address == "[::1]:4222"
         return
-    with pytest.raises(PlanError, match=reason):
+    with pytest.raises(SetupPlanError, match=reason):
         plan_nodes(count, hosts)
 
 
@@ -71,7 +77,7 @@ def test_sizes_are_powers_of_1024() -> None:
         2 << 30,
     ]
     for text in ("", "0", "-1", "1.5G", "G", "1Z"):
-        with pytest.raises(PlanError, match="--disk takes a size"):
+        with pytest.raises(SetupPlanError, match="--disk takes a size"):
             size_bytes("--disk", text)
 
 
