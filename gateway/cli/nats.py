@@ -25,7 +25,7 @@ from queueing.nats.setup.check import Checked, NatsCheck
 from queueing.nats.setup.findings import Level, StoreBuckets
 from queueing.nats.setup.folder import GivenCertificate, Installation, make_installation
 from queueing.nats.setup.keys import RotatedKey, SetupKeysError, make_keys
-from queueing.nats.setup.plan import SetupPlanError, SetupPlan, plan_nodes, size_bytes
+from queueing.nats.setup.plan import SetupPlan, SetupPlanError, plan_nodes, size_bytes
 from queueing.nats.setup.servers import AccountPushed, ServersError, connected_to, push_accounts
 from runtime.settings import SettingsError
 

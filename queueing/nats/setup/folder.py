@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from queueing.nats.setup.keys import InstallationKeys, SetupKeysError
-from queueing.nats.setup.plan import SetupPlanError, SetupPlan, accounts_config
+from queueing.nats.setup.plan import SetupPlan, SetupPlanError, accounts_config
 from runtime.certificates import (
     Certified,
     Validity,

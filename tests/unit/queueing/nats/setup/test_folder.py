@@ -10,7 +10,7 @@ from cryptography import x509
 
 from queueing.nats.setup.folder import GivenCertificate, Installation, make_installation
 from queueing.nats.setup.keys import RotatedKey, make_keys
-from queueing.nats.setup.plan import SetupPlanError, SetupPlan, plan_nodes
+from queueing.nats.setup.plan import SetupPlan, SetupPlanError, plan_nodes
 from tests.support.certificates import Authority
 
 NOW = datetime.now(UTC)

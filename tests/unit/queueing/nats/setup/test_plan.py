@@ -8,8 +8,8 @@ import pytest
 
 from queueing.nats.setup.keys import make_keys
 from queueing.nats.setup.plan import (
-    SetupPlanError,
     SetupPlan,
+    SetupPlanError,
     accounts_config,
     plan_nodes,
     size_bytes,
