@@ -121,7 +121,9 @@ async def identity_plane(
     )
     workers = Workers(
         WorkerPorts(store, master.worker_token, _no_queue, time.time),
-        WorkerOptions("http://not.called", {"WORKER_NATS__URLS": url}),
+        WorkerOptions(
+            "http://not.called", {"WORKER_NATS__URLS": url, "WORKER_NATS__CA_FILE": "/here/ca.pem"}
+        ),
     )
     try:
         async with asyncio.timeout(PATIENCE_S):

@@ -239,7 +239,7 @@ class Workers:
             function_id=instance.function_id,
             function_version_id=instance.version_id,
             environment={
-                **options.broker_environment,
+                **_elsewhere(options.broker_environment),
                 **agent_settings(details.spec),
                 **port_settings(details.spec),
                 "WORKER_INSTANCE__TYPE": spec.instance_type,
@@ -303,6 +303,11 @@ def concurrency_of(api: Api, instance: Instance) -> int | None:
         return None
     spec = deployment.spec(instance.spec_id)
     return None if spec is None else spec.concurrency
+
+
+def _elsewhere(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the broker's settings for another machine, which has no file of this one."""
+    return {name: value for name, value in environment.items() if not name.endswith("_FILE")}
 
 
 def facts_of(body: ConnectBody) -> Mapping[str, object] | None:

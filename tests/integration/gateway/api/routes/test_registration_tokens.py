@@ -59,6 +59,8 @@ async def test_a_worker_registers_and_gets_what_it_cannot_know(
     assert environment["WORKER_INFERENCE__PORT"] == "8000"
     assert environment["WORKER_HEALTH__PATH"] == "/v2/health/ready"
     assert "WORKER_NATS__URLS" in environment
+    # A file of the gateway's machine.
+    assert "WORKER_NATS__CA_FILE" not in environment
     worker = plane.holder(told.body["token"])
     assert (await worker.post(CONNECT_PATH, ids)).status == 200
     beat = await worker.post(HEARTBEAT_PATH, {"instanceId": ids["instanceId"], **BEAT})
