@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.provision.backend import InstanceStatus, LaunchSpec, OnChange
+from gateway.provision.launch import image_of
 from gateway.provision.local.command import (
     INHERITED,
     Allocation,
     Command,
-    image_of,
     inference_command,
     running_server,
     worker_command,

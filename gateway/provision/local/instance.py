@@ -24,7 +24,8 @@ from pathlib import Path
 
 from gateway.domain.deployment import MAX_ERROR_BYTES
 from gateway.provision.backend import InstanceStatus, LaunchSpec, RunState
-from gateway.provision.local.command import Command, LaunchError
+from gateway.provision.launch import LaunchError
+from gateway.provision.local.command import Command
 from gateway.provision.local.orphans import kill_session, record_processes
 from runtime.lifecycle import die_with_parent
 from runtime.tasks import spawn
