@@ -62,8 +62,9 @@ class Gpu:
 class ClusterGroup:
     """Clusters between which a deployment does not distinguish.
 
-    ``backend`` names what runs instances there (``processes``). ``clusters`` are the names of the
-    members; if empty, the group is its only member. ``accounts`` may use it; if empty, all may.
+    ``backend`` names what runs instances there (``processes``, or ``kubernetes`` for any image).
+    ``clusters`` are the names of the members; if empty, the group is its only member. ``accounts``
+    may use it; if empty, all may.
     ``images`` are patterns of the container images that it has a command for.
     """
 
@@ -78,6 +79,8 @@ class ClusterGroup:
         """Whether it can run instances of a version."""
         if source.is_chart or not source.image:
             return False
+        if self.backend == "kubernetes":
+            return True
         return find_image(dict.fromkeys(self.images, True), source.image) is True
 
     def gpu(self, name: str) -> Gpu | None:

@@ -37,6 +37,9 @@ class IdleBackend:
     async def remove_orphans(self) -> Collection[str]:
         return ()
 
+    def is_known(self, cluster: str) -> bool:
+        return True
+
     def version_ids(self) -> Iterable[tuple[str, str]]:
         return {
             (instance.function_id, instance.version_id) for instance, _ in self._instances.values()

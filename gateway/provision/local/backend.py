@@ -89,6 +89,10 @@ class ProcessBackend:
         """Call ``on_change`` whenever the status of an instance has changed."""
         self._on_change = on_change
 
+    def is_known(self, cluster: str) -> bool:  # noqa: ARG002
+        """Whether the instances are known: always."""
+        return True
+
     def version_ids(self) -> Iterable[tuple[str, str]]:
         """Return the function id and version id of every version that has an instance here."""
         records = [instance.launch.instance for instance in self._instances.values()]
