@@ -17,6 +17,7 @@ from gateway.app.identity import (
 )
 from gateway.app.provisioning import Provisioning, cluster_groups
 from gateway.app.webhook_parts import WebhookParts
+from gateway.auth.registration import Registrations
 from gateway.dispatch.api_server import ApiServer
 from gateway.dispatch.locator import RequestLocator
 from gateway.domain.catalog import Catalog
@@ -100,8 +101,13 @@ class ControlPlane:
         self._webhooks: WebhookParts | None = None
         if "api" in settings.roles:
             self._webhooks = WebhookParts(settings, store, self._webhook_secrets)
+        self._registrations = Registrations(store, time.time)
         self.credentials = CredentialChecker(
-            store, model, jwt_options(settings.jwt), self._master.signer
+            store,
+            model,
+            jwt_options(settings.jwt),
+            self._master.signer,
+            self._registrations.apply,
         )
         control = settings.control
         broker = process.broker
@@ -180,6 +186,7 @@ class ControlPlane:
             requests=process.requests,
             assets=process.assets,
             webhook_secrets=self._webhook_secrets,
+            registrations=self._registrations,
             secrets=self._secrets,
             clock=time.time,
             new_id=new_uuid,

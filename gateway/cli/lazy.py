@@ -19,6 +19,7 @@ GROUPS: Mapping[str, str] = {
     "deployments": "gateway.cli.deployments",
     "invoke": "gateway.cli.invoke",
     "instances": "gateway.cli.instances",
+    "workers": "gateway.cli.workers",
     "logs": "gateway.cli.logs",
     "queues": "gateway.cli.queues",
     "gpus": "gateway.cli.gpus",

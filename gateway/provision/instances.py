@@ -7,6 +7,7 @@ so that no instance is started twice.
 """
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 
 from gateway.domain.model import (
     Change,
@@ -15,6 +16,7 @@ from gateway.domain.model import (
     FunctionVersion,
     Instance,
     InstanceKey,
+    Phase,
     Removed,
     VersionKey,
     VersionState,
@@ -67,6 +69,10 @@ class VersionInstances:
         if instance_id not in self._removed:
             self._records[instance_id] = instance
 
+    def record(self, instance_id: str) -> Instance | None:
+        """Return the current record of one instance."""
+        return self._records.get(instance_id)
+
     def apply_removal(self, instance_id: str) -> None:
         """Take the removal of an instance's record that the store reports."""
         self._reported.pop(instance_id, None)
@@ -108,6 +114,20 @@ class VersionInstances:
         )
 
 
+def is_renewal(before: Instance, after: Instance) -> bool:
+    """Whether a running external worker has only renewed its lease: nothing follows from that.
+
+    A pass is due when the lease that it had would have ended. Thousands of workers renew theirs
+    several times in that time.
+    """
+    if not after.is_external or after.phase is not Phase.RUNNING or after.error:
+        return False
+    renewed = replace(
+        before, lease_until=after.lease_until, updated_at=after.updated_at, busy=after.busy
+    )
+    return renewed == after
+
+
 class ManagedVersions:
     """All versions that need reconciling. ``on_change`` is called with each that has changed."""
 
@@ -140,7 +160,10 @@ class ManagedVersions:
                 version.deployment = None
             case Instance():
                 version = self.ensure(change.function_id, change.version_id)
+                before = version.record(change.instance_id)
                 version.apply(change)
+                if before is not None and is_renewal(before, change):
+                    return
             case Removed(InstanceKey(version_id, instance_id)):
                 known = self._versions.get(version_id)
                 if known is None:

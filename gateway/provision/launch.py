@@ -5,7 +5,7 @@ Function versions are in the form of the API (`gateway.domain.model.VersionDetai
 
 from collections.abc import Mapping
 
-from gateway.domain.grpc import is_grpc
+from gateway.domain.agent_settings import agent_settings
 from gateway.provision.backend import LaunchSpec
 from gateway.provision.shellwords import split
 
@@ -13,7 +13,6 @@ MAX_STRING_BYTES = 131_072 - 1
 """Limit of an argument, or of a variable with name and ``=``: 32 pages, less the NUL at the end
 (execve(2) on Linux)."""
 MAX_IMAGE_CHARS = 4096
-DEFAULT_PORT = 8000
 _SHOWN_CHARS = 200
 
 
@@ -78,45 +77,18 @@ def worker_settings(launch: LaunchSpec, port: int, drain_s: float) -> dict[str, 
     They are those of ``config/worker.toml``, without addresses and folders. ``drain_s`` is how many
     seconds it may take to finish its requests.
     """
-    spec, details = launch.details.spec, launch.details
-    health = spec.get("health")
+    details = launch.details
     return {
+        **agent_settings(details.spec),
         "WORKER_FUNCTION__ID": details.function_id,
         "WORKER_FUNCTION__VERSION_ID": details.version_id,
-        "WORKER_FUNCTION__NAME": text_of(spec, "name"),
         "WORKER_INSTANCE__ID": launch.instance.instance_id,
         "WORKER_INSTANCE__TYPE": launch.spec.instance_type,
         "WORKER_INSTANCE__BACKEND": launch.spec.backend,
         "WORKER_INFERENCE__PORT": str(port),
-        "WORKER_INFERENCE__PROTOCOL": "grpc" if is_grpc(spec.get("inferenceUrl")) else "http",
         "WORKER_INFERENCE__MAX_CONCURRENCY": str(launch.spec.concurrency),
         "WORKER_DRAIN__TIMEOUT_S": f"{drain_s:g}",
-        **(
-            _health_settings(health, number_of(spec, "inferencePort"))
-            if isinstance(health, Mapping)
-            else {}
-        ),
     }
-
-
-def _health_settings(health: Mapping[str, object], declared_port: int) -> dict[str, str]:
-    """Return the worker's health settings.
-
-    A port that equals ``declared_port`` means the inference server's, wherever that listens.
-    """
-    found = {}
-    if protocol := text_of(health, "protocol"):
-        found["WORKER_HEALTH__PROTOCOL"] = protocol.lower()
-    if uri := text_of(health, "uri"):
-        found["WORKER_HEALTH__PATH"] = uri if uri.startswith("/") else f"/{uri}"
-    if timeout := text_of(health, "timeout"):
-        found["WORKER_HEALTH__TIMEOUT_S"] = timeout
-    if status := number_of(health, "expectedStatusCode"):
-        found["WORKER_HEALTH__EXPECTED_STATUS"] = str(status)
-    port = number_of(health, "port")
-    if port and port != (declared_port or DEFAULT_PORT):
-        found["WORKER_HEALTH__PORT"] = str(port)
-    return found
 
 
 def start_of(text: str) -> str:

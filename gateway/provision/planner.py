@@ -5,6 +5,10 @@ from the snapshot, so an action that failed, or whose outcome is unknown, is pla
 planner itself keeps only state that no stored record holds: how often an instance failed in a row,
 since when it has been idle, since when a draining queue has been empty.
 
+External workers register as instances: none is created, restarted or scaled. They are counted,
+told to stop when they are not wanted any more, and forgotten once they have ended, or are not heard
+of for ``unresponsive_s`` after their leases.
+
 An instance that ends by itself is restarted under the same id, after a growing delay. While the
 version is DEPLOYING the attempts are counted, and too many of them in a row make it FAILED.
 """
@@ -150,7 +154,7 @@ class Planner:
             self._is_queue_ended = self._is_drained = False
             self._empty_since = None
         own = self._remove_foreign(deployment, snapshot, plan)
-        if snapshot.state is VersionState.ERROR:
+        if snapshot.state is VersionState.ERROR and not deployment.is_external:
             for instance in own:
                 self._remove(instance, snapshot, plan)
         elif deployment.draining_until is not None:
@@ -262,7 +266,8 @@ class Planner:
         """Start instances up to the minimum, stop those above the maximum, and idle ones."""
         missing = min(spec.min_instances, spec.max_instances) - len(kept)
         if missing > 0:
-            plan.actions += [Create(spec)] * missing
+            if not spec.is_external:
+                plan.actions += [Create(spec)] * missing
             return
         # Instances that do not serve go first, then idle ones, then the newest.
         order = sorted(kept, key=lambda instance: instance.created_at, reverse=True)
@@ -270,6 +275,8 @@ class Planner:
         excess = max(len(kept) - spec.max_instances, 0)
         for instance in order[:excess]:
             self._stop(instance, plan)
+        if spec.is_external:
+            return
         self._stop_idle(order[excess:], -missing - excess, snapshot, plan)
 
     def _stop_idle(
@@ -314,6 +321,8 @@ class Planner:
             history = self._histories[instance.instance_id] = InstanceHistory(snapshot.now)
         if instance.busy:
             history.busy_at = snapshot.now
+        if instance.is_external:
+            return self._observe_external(instance, history, snapshot, plan)
         if status is None or status.state is RunState.STOPPING or instance.phase is Phase.STOPPING:
             return self._remove(instance, snapshot, plan)
         if status.state is RunState.DOWN:
@@ -333,6 +342,33 @@ class Planner:
         if instance.phase is not Phase.RUNNING or instance.error:
             plan.actions.append(SetPhase(instance, Phase.RUNNING, ""))
         plan.plan_again_at(instance.lease_until)
+
+    def _observe_external(
+        self, instance: Instance, history: InstanceHistory, snapshot: Snapshot, plan: Plan
+    ) -> bool:
+        """Plan for an instance that its worker keeps; return whether it counts."""
+        has_lease = snapshot.now < instance.lease_until
+        if instance.phase is Phase.STOPPING:
+            return self._remove(instance, snapshot, plan)
+        if is_running(instance, snapshot.now):
+            history.mark_up(snapshot.now)
+            self._mark_running(instance, plan)
+            return True
+        if has_lease and instance.is_connected:
+            if history.has_run and instance.error != CANNOT_SERVE:
+                plan.actions.append(SetPhase(instance, Phase.STARTING, CANNOT_SERVE))
+            plan.plan_again_at(instance.lease_until)
+            return True
+        if instance.has_left:
+            return self._remove(instance, snapshot, plan)
+        if instance.error != NOT_HEARD_OF:
+            plan.actions.append(SetPhase(instance, Phase.STARTING, NOT_HEARD_OF))
+        forget_at = instance.lease_until + self._policy.unresponsive_s
+        if snapshot.now >= forget_at:
+            plan.actions.append(Forget(instance))
+        else:
+            plan.plan_again_at(forget_at)
+        return False
 
     def _restart(
         self,
@@ -391,8 +427,17 @@ class Planner:
         """Plan the end of an unwanted instance; return whether it may still serve elsewhere.
 
         An instance that this backend does not have belongs to an earlier leader. It has ended if
-        it is in `Snapshot.ended_ids`, and otherwise counts as running until its lease expires.
+        it is in `Snapshot.ended_ids`, and otherwise counts as running until its lease expires. An
+        external worker learns from its next heartbeat that it is to stop.
         """
+        if instance.is_external:
+            if snapshot.now >= instance.lease_until:
+                plan.actions.append(Forget(instance))
+                return False
+            if instance.phase is not Phase.STOPPING:
+                self._stop(instance, plan)
+            plan.plan_again_at(instance.lease_until)
+            return False
         status = snapshot.statuses.get(instance.instance_id)
         if status is None:
             is_ended = instance.instance_id in snapshot.ended_ids

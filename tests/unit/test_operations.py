@@ -76,7 +76,9 @@ def test_the_access_lines_fields_and_outcomes_are_listed() -> None:
 def test_the_audit_lines_fields_are_listed(caplog: pytest.LogCaptureFixture) -> None:
     change = Change(ROUTES[0], Principal("acme", "alice", frozenset(), EVERYTHING))
     ids = ("functionId", "functionVersionId", "deploymentId", "gpuSpecificationId")
-    change.concerns(dict.fromkeys((*ids, "keyId", "ncaId", "clientId"), "x"), None, "acme")
+    change.concerns(
+        dict.fromkeys((*ids, "keyId", "tokenId", "ncaId", "clientId"), "x"), None, "acme"
+    )
     change.end(200, "", "id", LineBudget(1))
     (record,) = caplog.records
     assert table("Audit line", "field") == set(vars(record)["fields"])

@@ -23,9 +23,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gateway.domain.agent_settings import DEFAULT_PORT
 from gateway.provision.backend import LaunchSpec
 from gateway.provision.launch import (
-    DEFAULT_PORT,
     LaunchError,
     container_args,
     function_environment,

@@ -442,3 +442,59 @@ def test_what_runs_without_a_record_is_stopped_once_its_record_must_have_come() 
     assert version.actions(100 + ORPHAN_S) == [Stop("lost", POLICY.stop_grace_s)]
     version.statuses["lost"] = InstanceStatus("lost", RunState.STOPPING, 110.0)
     assert version.actions(200) == []
+
+
+def worker(instance_id: str = "w1", **more: object) -> Instance:
+    return running(instance_id, registered_with="t1", **more)
+
+
+def test_external_workers_are_awaited_and_counted_and_nothing_is_started() -> None:
+    version = Version(deployment(gpu_spec("s1", 2, 3, is_external=True)), VersionState.DEPLOYING)
+    assert version.actions(0, Load(waiting=9, leased=0)) == []
+    one = worker(phase=Phase.STARTING, lease_until=100)
+    version.instances = [one]
+    plan = version.plan(10)
+    assert plan.actions == [SetPhase(one, Phase.RUNNING, "")]
+    assert plan.next_at == 100
+    assert plan.load_every_s is None
+
+
+def test_an_external_worker_that_is_not_heard_of_counts_out_and_is_forgotten_later() -> None:
+    version = Version(deployment(gpu_spec("s1", 1, 1, is_external=True)))
+    one = worker(lease_until=100)
+    version.instances = [one]
+    plan = version.plan(101)
+    assert plan.actions == [SetPhase(one, Phase.STARTING, NOT_HEARD_OF)]
+    version.instances = [replace(one, phase=Phase.STARTING, error=NOT_HEARD_OF)]
+    assert version.plan(102).next_at == 100 + POLICY.unresponsive_s
+    assert version.actions(100 + POLICY.unresponsive_s) == [Forget(version.instances[0])]
+
+
+def test_external_workers_above_the_maximum_and_of_no_deployment_are_told_to_stop() -> None:
+    version = Version(deployment(gpu_spec("s1", 0, 1, is_external=True)))
+    old = worker("w1", created_at="2026-01-01", lease_until=100)
+    new = worker("w2", created_at="2026-01-02", lease_until=100)
+    version.instances = [old, new]
+    assert version.actions(10) == [Stop("w2", POLICY.stop_grace_s)]
+    version.wanted = None
+    version.instances = [old, replace(new, phase=Phase.STOPPING)]
+    plan = version.plan(11)
+    assert plan.actions == [EndQueue(), Stop("w1", POLICY.stop_grace_s)]
+    assert plan.next_at == 100
+    version.instances = [replace(old, phase=Phase.STOPPING)]
+    assert version.actions(100) == [Forget(version.instances[0])]
+
+
+def test_an_external_worker_that_leaves_by_itself_is_no_longer_listed() -> None:
+    version = Version(deployment(gpu_spec("s1", 0, 1, is_external=True)))
+    one = worker(is_connected=False, lease_until=100)
+    version.instances = [one]
+    assert version.actions(10) == [Stop("w1", POLICY.stop_grace_s)]
+    version.instances = [replace(one, phase=Phase.STOPPING, lease_until=11)]
+    assert version.actions(11) == [Forget(version.instances[0])]
+
+
+def test_external_workers_stay_when_the_deadline_has_passed() -> None:
+    version = Version(deployment(gpu_spec("s1", 2, 2, is_external=True)), VersionState.ERROR)
+    version.instances = [worker(lease_until=100)]
+    assert version.actions(10) == []
