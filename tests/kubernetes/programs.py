@@ -1,6 +1,7 @@
 """kube-apiserver and etcd: from PATH, from the user's cache, or built by Go.
 
-``python -m tests.kubernetes.programs`` builds what is missing; exit status 0 if both are there.
+``python -m tests.kubernetes.programs`` builds what is missing. Without Go it says so and ends with
+0; the tests are skipped then.
 """
 
 import os
@@ -61,7 +62,7 @@ def main() -> int:
     missing = [name for name in MODULES if find(name) is None]
     if missing and shutil.which("go") is None:
         say(NO_GO)
-        return 1
+        return 0
     for name in missing:
         build(name)
     return 0

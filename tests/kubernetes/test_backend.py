@@ -231,6 +231,7 @@ async def test_what_kubernetes_refuses_is_down_for_good_with_its_words(
 ) -> None:
     shapes = {("L40S", "type-1"): InstanceShape(1, {"memory": "64Gi"}, {"not a label!": "x"})}
     async with gateway_on(servers, cluster, replace(OPTIONS, shapes=shapes)) as gateway:
+        await until(lambda: gateway.backend.is_known("gpus"), timeout_s=START_S)
         one = new_uuid()
         await gateway.backend.start(launch_of(one))
         refused = await gateway.until_state(one, RunState.DOWN)
