@@ -372,6 +372,14 @@ class LogSettings(Section):
     """Write one line per finished invocation, and lines of refused calls."""
 
 
+Quantity = Annotated[
+    str,
+    Matching(
+        r"[0-9]+(\.[0-9]+)?(m|[kMGTPE]i?)?", 'be a quantity of Kubernetes, such as "8" or "64Gi"'
+    ),
+]
+
+
 class InstanceTypeSettings(Section):
     """An instance type: a machine, or a share of one, with a GPU."""
 
@@ -381,6 +389,12 @@ class InstanceTypeSettings(Section):
     """Text for people; has no effect."""
     is_default: bool = False
     """Use it for deployments that name no instance type; without a default the first is used."""
+    gpus: Annotated[int, AtLeast(0)] = 1
+    """Kubernetes only: GPUs of a pod (kubernetes.gpu_resource); 0: it asks for none."""
+    resources: dict[str, Quantity] = field(default_factory=dict)
+    """Kubernetes only: requests of the function's container, and limits of all but cpu."""
+    node_selector: dict[str, str] = field(default_factory=dict)
+    """Kubernetes only: labels of the nodes that have this type."""
 
 
 class GpuSettings(Section):
@@ -392,20 +406,63 @@ class GpuSettings(Section):
     """Instance types that offer this GPU."""
 
 
+class TolerationSettings(Section):
+    """A taint that pods tolerate."""
+
+    key: str = ""
+    """Key of the taint; empty, with the operator Exists: every taint."""
+    operator: Literal["Exists", "Equal"] = "Exists"
+    """Equal: the taint's value must be `value`."""
+    value: str = ""
+    """Value of the taint."""
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
+    """Effect of the taint; empty: every effect."""
+
+
+class KubernetesSettings(Section):
+    """Where and how the pods of a cluster of the backend "kubernetes" run."""
+
+    kubeconfig: Path | None = None
+    """File with the login; unset: the service account of the gateway's own pod."""
+    context: str = ""
+    """Context of the kubeconfig; empty: its current one."""
+    namespace: Annotated[
+        str, Matching(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", "be the name of a namespace")
+    ] = "default"
+    """Namespace of all objects; it must exist."""
+    agent_image: str = ""
+    """Image of the worker agent (Dockerfile, target worker-agent). Required."""
+    gpu_resource: str = "nvidia.com/gpu"
+    """Extended resource that stands for one GPU."""
+    image_pull_secrets: tuple[str, ...] = ()
+    """Names of Secrets of the namespace with logins to registries."""
+    service_account: str = ""
+    """Service account of the pods, whose token they do not get; empty: default."""
+    tolerations: tuple[TolerationSettings, ...] = ()
+    """Taints that the pods tolerate."""
+
+
 class ClusterSettings(Section):
     """A cluster on which instances can run."""
 
     name: Name
     """Name that deployments give as backend."""
-    backend: Literal["processes", "external"] = "processes"
+    backend: Literal["processes", "external", "kubernetes"] = "processes"
     """processes: instances are processes of this machine, started by the gateway. external: workers
-    that others start register as instances."""
+    that others start register as instances. kubernetes: instances are pods."""
     accounts: tuple[str, ...] = ()
     """Accounts that may use it; empty: every account."""
     gpus: tuple[GpuSettings, ...] = ()
     """GPUs that it offers."""
     images: dict[str, ImageTemplate] = field(default_factory=dict)
     """Command or running server per container image, which may contain *; the first match wins."""
+    kubernetes: KubernetesSettings = KubernetesSettings()
+    """Where and how pods run."""
+
+    def defects(self) -> Iterator[tuple[str, str]]:
+        """Yield what the backend needs and does not have."""
+        if self.backend == "kubernetes" and not self.kubernetes.agent_image:
+            yield "kubernetes.agent_image", 'must be set, because backend is "kubernetes"'
 
 
 class ProvisionSettings(Section):

@@ -190,6 +190,8 @@ class DrainSettings(Section):
 
     timeout_s: Seconds = 110.0
     """Time for running requests; then they are broken off. Shorter than the platform's grace."""
+    token: SecretText | None = None
+    """What GET /drain at admin.listen needs as bearer token; unset: there is no such page."""
 
 
 class LogSettings(Section):

@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from gateway.domain.clusters import ClusterGroup, Gpu, InstanceType, find_image
 from gateway.domain.model import Change
@@ -14,6 +15,7 @@ from gateway.provision.executor import (
     no_environment,
     no_secrets,
 )
+from gateway.provision.kubernetes.manifests import InstanceShape, PodOptions
 from gateway.provision.leader_election import LeaderLease
 from gateway.provision.local.backend import ProcessBackend, ProcessOptions
 from gateway.provision.planner import Policy
@@ -24,6 +26,13 @@ from gateway.settings import ClusterSettings, ProvisionSettings
 from gateway.store.records import Store
 from queueing.interface import GatewayBroker
 from runtime.ids import new_uuid
+
+if TYPE_CHECKING:
+    from gateway.provision.kubernetes.backend import KubernetesBackend
+
+
+class ProvisioningError(Exception):
+    """A configured cluster cannot be used; the message says what to do."""
 
 
 class Provisioning:
@@ -42,11 +51,23 @@ class Provisioning:
         secrets_of: SecretsOf = no_secrets,
         worker_environment: WorkerEnvironment = no_environment,
     ) -> None:
+        """Raises `ProvisioningError`."""
         owner = new_uuid()
         self.backend = ProcessBackend(process_options(provision, clusters))
+        self._pods = {
+            cluster.name: kubernetes_backend(cluster, provision)
+            for cluster in clusters
+            if cluster.backend == "kubernetes"
+        }
         self.queues = Queues(broker.admin, broker.bus)
         self.reconciler = Reconciler(
-            Ports(store, Backends(self.backend), self.queues, secrets_of, worker_environment),
+            Ports(
+                store,
+                Backends(self.backend, self._pods),
+                self.queues,
+                secrets_of,
+                worker_environment,
+            ),
             lambda changed: LeaderLease(store, owner, changed),
             policy(provision),
         )
@@ -59,8 +80,10 @@ class Provisioning:
         self.reconciler.apply(change)
 
     async def start(self) -> None:
-        """Try to lead. Raises `OSError`."""
+        """Try to lead. Raises `OSError` and `ProvisioningError`."""
         await self.backend.open()
+        for name, backend in self._pods.items():
+            await _open(name, backend)
         self.reconciler.lease.machine = self.backend.machine
         self.reconciler.start()
 
@@ -73,6 +96,8 @@ class Provisioning:
         instance_ids = set() if self._keeps_instances else self.backend.instance_ids()
         await self.reconciler.stop()
         await self.backend.close(self._stop_grace_s)
+        for backend in self._pods.values():
+            await backend.close()
         await self.reconciler.forget_own(instance_ids)
 
 
@@ -106,6 +131,62 @@ def process_options(
         drain_s=provision.stop_grace_s,
         outlive=provision.at_stop == "keep",
     )
+
+
+def kubernetes_backend(
+    cluster: ClusterSettings, provision: ProvisionSettings
+) -> "KubernetesBackend":
+    """Return the backend of a cluster of Kubernetes.
+
+    Raises `ProvisioningError` if the packages for it are missing.
+    """
+    # Imported only if it is configured: the client takes memory, and is an extra.
+    try:
+        from gateway.provision.kubernetes.backend import KubernetesBackend  # noqa: PLC0415
+        from gateway.provision.kubernetes.client import ClusterLogin  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise ProvisioningError(
+            f'cluster {cluster.name} has the backend "kubernetes", for which the package '
+            f"{error.name} is missing: pip install 'invocation-gateway[kubernetes]'"
+        ) from error
+    settings = cluster.kubernetes
+    login = ClusterLogin(settings.kubeconfig, settings.context, settings.namespace)
+    return KubernetesBackend(login, pod_options(cluster, provision))
+
+
+def pod_options(cluster: ClusterSettings, provision: ProvisionSettings) -> PodOptions:
+    """Return what all pods of a cluster have in common."""
+    settings = cluster.kubernetes
+    return PodOptions(
+        cluster.name,
+        settings.agent_image,
+        {
+            (gpu.name, kind.name): InstanceShape(kind.gpus, kind.resources, kind.node_selector)
+            for gpu in cluster.gpus
+            for kind in gpu.instance_types
+        },
+        gpu_resource=settings.gpu_resource,
+        image_pull_secrets=settings.image_pull_secrets,
+        service_account=settings.service_account,
+        tolerations=tuple(
+            {
+                name: value
+                for name in ("key", "operator", "value", "effect")
+                if (value := getattr(one, name))
+            }
+            for one in settings.tolerations
+        ),
+        drain_s=provision.stop_grace_s,
+    )
+
+
+async def _open(name: str, backend: "KubernetesBackend") -> None:
+    from gateway.provision.kubernetes.client import KubernetesError  # noqa: PLC0415
+
+    try:
+        await backend.open()
+    except KubernetesError as error:
+        raise ProvisioningError(f"cluster {name}: {error}") from error
 
 
 def cluster_groups(clusters: Sequence[ClusterSettings]) -> tuple[ClusterGroup, ...]:

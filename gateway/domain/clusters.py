@@ -62,9 +62,10 @@ class Gpu:
 class ClusterGroup:
     """Clusters between which a deployment does not distinguish.
 
-    ``backend`` names what runs instances there (``processes``, or ``external`` where workers that
-    others start register as instances of any version). ``clusters`` are the names of the
-    members; if empty, the group is its only member. ``accounts`` may use it; if empty, all may.
+    ``backend`` names what runs instances there (``processes``, ``kubernetes`` for any image, or
+    ``external`` where workers that others start register as instances of any version).
+    ``clusters`` are the names of the members; if empty, the group is its only member. ``accounts``
+    may use it; if empty, all may.
     ``images`` are patterns of the container images that it has a command for.
     """
 
@@ -81,6 +82,8 @@ class ClusterGroup:
             return True
         if source.is_chart or not source.image:
             return False
+        if self.backend == "kubernetes":
+            return True
         return find_image(dict.fromkeys(self.images, True), source.image) is True
 
     @property

@@ -31,7 +31,8 @@ class InstanceStatus:
     """The status of one instance at its backend.
 
     ``since`` is when it entered ``state``, in Unix seconds. ``reason`` says why it is DOWN, with
-    the last lines of its log. ``is_final`` is true if every further attempt must fail as well.
+    the last lines of its log, or what keeps one that is UP from serving, if the backend knows.
+    ``is_final`` is true if every further attempt must fail as well.
     """
 
     instance_id: str
@@ -77,8 +78,14 @@ class Backend(Protocol):
     def record(self, instance_id: str) -> Instance | None:
         """Return the record with which an instance was started; `None` if it is not here."""
 
+    def is_known(self, cluster: str) -> bool:
+        """Whether `statuses` tells of the instances of ``cluster``. Before, nothing is planned."""
+
     def version_ids(self) -> Iterable[tuple[str, str]]:
-        """Return the function id and version id of every version that has an instance here."""
+        """Return the function id and version id of every version with an instance of this process.
+
+        Those end when another process leads, which cannot reach them.
+        """
 
     def statuses(self, version_id: str) -> Mapping[str, InstanceStatus]:
         """Return the statuses of one version's instances, by instance id."""

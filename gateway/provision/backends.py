@@ -40,8 +40,12 @@ class Backends:
         records = (backend.record(instance_id) for backend in self._all)
         return next((record for record in records if record is not None), None)
 
+    def is_known(self, cluster: str) -> bool:
+        """Whether the backend of ``cluster`` knows its instances."""
+        return self._of_cluster.get(cluster, self._first).is_known(cluster)
+
     def version_ids(self) -> Iterable[tuple[str, str]]:
-        """Return the function id and version id of every version that has an instance."""
+        """Return the ids of every version that has an instance of this process."""
         return {ids for backend in self._all for ids in backend.version_ids()}
 
     def statuses(self, version_id: str) -> Mapping[str, InstanceStatus]:

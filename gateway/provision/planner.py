@@ -36,6 +36,8 @@ from gateway.provision.scaling import CALM_S, Autoscaler
 
 DRAIN_S = 0.5
 """Time between two readings of a draining queue."""
+ORPHAN_S = 10.0
+"""Age from which an instance without a record is stopped: a younger one's may be on its way."""
 CANNOT_SERVE = "its worker says that it cannot serve"
 NOT_HEARD_OF = "its worker is not heard of"
 
@@ -143,7 +145,7 @@ class Planner:
         """Return the actions that the version needs now. Call `mark_done` after each of them."""
         plan = Plan()
         self._drop_histories(snapshot)
-        self._stop_unrecorded(snapshot, plan)
+        self._stop_orphans(snapshot, plan)
         deployment = snapshot.deployment
         if deployment is None:
             self._wind_down(snapshot, plan)
@@ -181,12 +183,16 @@ class Planner:
         self._here = (self._here & ids) | snapshot.statuses.keys()
         self._histories = {id_: history for id_, history in self._histories.items() if id_ in ids}
 
-    def _stop_unrecorded(self, snapshot: Snapshot, plan: Plan) -> None:
-        """Stop instances that have no record: the version needed them before they were adopted."""
+    def _stop_orphans(self, snapshot: Snapshot, plan: Plan) -> None:
+        """Stop what runs without a record: nobody would find it again."""
         recorded = {instance.instance_id for instance in snapshot.instances}
         for instance_id, status in snapshot.statuses.items():
-            if instance_id not in recorded and status.state is not RunState.STOPPING:
+            if instance_id in recorded or status.state is RunState.STOPPING:
+                continue
+            if snapshot.now >= status.since + ORPHAN_S:
                 plan.actions.append(Stop(instance_id, self._policy.stop_grace_s))
+            else:
+                plan.plan_again_at(status.since + ORPHAN_S)
 
     def _remove_foreign(
         self, deployment: Deployment, snapshot: Snapshot, plan: Plan
@@ -333,9 +339,10 @@ class Planner:
             history.mark_up(snapshot.now)
             self._mark_running(instance, plan)
         elif history.up_since is not None:
-            self._mark_unhealthy(instance, history, snapshot, plan)
-        elif instance.phase is Phase.FAILED:
-            plan.actions.append(SetPhase(instance, Phase.STARTING, instance.error))
+            self._mark_unhealthy(instance, status.reason, history, snapshot, plan)
+        elif instance.phase is Phase.FAILED or status.reason not in {"", instance.error}:
+            error = status.reason or instance.error
+            plan.actions.append(SetPhase(instance, Phase.STARTING, error))
         return True
 
     def _history_of(self, instance: Instance, snapshot: Snapshot) -> InstanceHistory:
@@ -408,11 +415,16 @@ class Planner:
             plan.plan_again_at(history.restart_at)
 
     def _mark_unhealthy(
-        self, instance: Instance, history: InstanceHistory, snapshot: Snapshot, plan: Plan
+        self,
+        instance: Instance,
+        reason: str,
+        history: InstanceHistory,
+        snapshot: Snapshot,
+        plan: Plan,
     ) -> None:
         """Handle an instance that ran and cannot serve now; end it after too long."""
         is_connected = instance.is_connected and snapshot.now < instance.lease_until
-        error = CANNOT_SERVE if is_connected else NOT_HEARD_OF
+        error = reason or (CANNOT_SERVE if is_connected else NOT_HEARD_OF)
         if instance.phase is not Phase.STARTING or instance.error != error:
             plan.actions.append(SetPhase(instance, Phase.STARTING, error))
         if history.unhealthy_since is None:

@@ -40,6 +40,8 @@ ATTEND_S = 1.0
 """Time between two attempts to adopt instances: one that paused may leave some at any time."""
 LOADS_PER_S = 200
 """Readings of all queues together; with more of them, the interval of each grows."""
+UNKNOWN_S = 1.0
+"""Time to the next look at a version on a cluster that has not been read yet."""
 MAX_CONCURRENT = 16
 """Versions reconciled at the same time."""
 
@@ -288,6 +290,8 @@ class Reconciler:
         self._schedule_next(version, plan)
 
     async def _reconcile(self, version: VersionInstances) -> Plan:
+        if not self._is_known(version):
+            return Plan(next_at=self._clock() + UNKNOWN_S)
         statuses = self._backend.statuses(version.version_id)
         adopted = [self._backend.record(instance_id) for instance_id in statuses]
         for lost in version.find_lost(statuses.keys(), [one for one in adopted if one is not None]):
@@ -328,6 +332,13 @@ class Reconciler:
             # The actions may require more, and not all of them cause an event.
             self._mark_dirty(version)
         return plan
+
+    def _is_known(self, version: VersionInstances) -> bool:
+        """Whether the backend can tell of every instance that the version has or wants."""
+        clusters = {instance.backend for instance in version.instances()}
+        if version.deployment is not None:
+            clusters.update(spec.backend for spec in version.deployment.specs)
+        return all(self._backend.is_known(cluster) for cluster in clusters)
 
     async def _store_results(self, version: VersionInstances, now: float) -> None:
         """Store the version's state, capacity and health if they have changed."""

@@ -44,6 +44,9 @@ class IdleBackend:
         found = self._instances.get(instance_id)
         return None if found is None else found[0]
 
+    def is_known(self, cluster: str) -> bool:
+        return True
+
     def version_ids(self) -> Iterable[tuple[str, str]]:
         return {
             (instance.function_id, instance.version_id) for instance, _ in self._instances.values()

@@ -133,7 +133,12 @@ class Agent:
         self._is_reported_idle = False
         self._broker: WorkerBroker | None = None
         self._consumer: PullConsumer | None = None
-        self._admin = Admin(self.metrics.registry, self.failures)
+        drain_token = settings.drain.token
+        self._admin = Admin(
+            self.metrics.registry,
+            self.failures,
+            drain_token.get_secret_value() if drain_token else "",
+        )
 
     def failures(self) -> dict[str, str]:
         """Return the reasons why the agent takes no work, by component."""
@@ -164,8 +169,9 @@ class Agent:
         settings = self._settings
         self._lifecycle = lifecycle
         async with AsyncExitStack() as stack:
-            await self._admin.listen(settings.admin_address)
+            await self._admin.listen(settings.admin_address, lifecycle.stop)
             stack.callback(self._admin.close)
+            stack.callback(self._admin.respond_to_drains)
             stack.callback(self._probe.close)
             try:
                 response = await self._heartbeat.begin(stack, lifecycle)

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from gateway.domain.model import Instance
 from gateway.provision.backend import InstanceStatus, LaunchSpec, OnChange
+from gateway.provision.launch import image_of
 from gateway.provision.local.command import (
     INHERITED,
     Allocation,
-    image_of,
     inference_command,
     running_server,
     worker_command,
@@ -134,6 +134,10 @@ class ProcessBackend:
     def listen(self, on_change: OnChange) -> None:
         """Call ``on_change`` whenever the status of an instance has changed."""
         self._on_change = on_change
+
+    def is_known(self, cluster: str) -> bool:  # noqa: ARG002
+        """Whether the instances are known: always."""
+        return True
 
     def version_ids(self) -> Iterable[tuple[str, str]]:
         """Return the function id and version id of every version that has an instance here."""

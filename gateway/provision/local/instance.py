@@ -29,7 +29,8 @@ from pathlib import Path
 from gateway.domain.deployment import MAX_ERROR_BYTES
 from gateway.domain.model import Instance
 from gateway.provision.backend import InstanceStatus, LaunchSpec, RunState
-from gateway.provision.local.command import Command, LaunchError
+from gateway.provision.launch import LaunchError
+from gateway.provision.local.command import Command
 from gateway.provision.local.folder import InstanceFolder, InstanceRecord
 from gateway.provision.local.processes import InstanceProcess
 from runtime.tasks import spawn

@@ -25,6 +25,7 @@ from gateway.provision.planner import (
     CANNOT_SERVE,
     DRAIN_S,
     NOT_HEARD_OF,
+    ORPHAN_S,
     Planner,
     Policy,
     restart_delay_s,
@@ -427,6 +428,38 @@ def test_never_more_than_the_maximum_and_never_fewer_kept_than_the_minimum(
     foreign = sum(one.instance_id not in version.statuses for one in version.instances)
     assert kept + created >= least
     assert kept + created <= max(spec.max_instances, foreign + created)
+
+
+def test_what_keeps_an_instance_from_serving_is_stored_while_it_is_up() -> None:
+    version = Version(deployment(), VersionState.DEPLOYING)
+    one = instance()
+    version.holds(one, reason="ImagePullBackOff")
+    stored = SetPhase(one, Phase.STARTING, "ImagePullBackOff")
+    assert version.actions(0) == [stored]
+    version.holds(replace(one, error="ImagePullBackOff"), reason="ImagePullBackOff")
+    assert version.actions(1) == []
+    # What is known is kept until the instance runs.
+    version.holds(replace(one, error="ImagePullBackOff"))
+    assert version.actions(2) == []
+
+
+def test_an_instance_that_ran_tells_its_backends_reason_rather_than_that_it_is_silent() -> None:
+    version = Version(deployment())
+    version.holds(running(lease_until=10))
+    version.plan(0)
+    silent = running(lease_until=10, phase=Phase.RUNNING)
+    version.holds(silent, reason="OOMKilled")
+    assert SetPhase(silent, Phase.STARTING, "OOMKilled") in version.actions(11)
+
+
+def test_what_runs_without_a_record_is_stopped_once_its_record_must_have_come() -> None:
+    version = Version(None, VersionState.INACTIVE)
+    version.statuses["lost"] = InstanceStatus("lost", RunState.UP, 100.0)
+    young = version.plan(101)
+    assert (young.actions, young.next_at) == ([], 100.0 + ORPHAN_S)
+    assert version.actions(100 + ORPHAN_S) == [Stop("lost", POLICY.stop_grace_s)]
+    version.statuses["lost"] = InstanceStatus("lost", RunState.STOPPING, 110.0)
+    assert version.actions(200) == []
 
 
 def worker(instance_id: str = "w1", **more: object) -> Instance:
