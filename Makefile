@@ -30,6 +30,9 @@ TELL = tell() { log=$(VENV)/install.log; mkdir -p $(VENV); "$$@" >$$log 2>&1 & p
 			echo "  $$s s: $${last:-no output yet}"; fi; done; \
 	wait $$pid || { tail -n 20 $$log >&2; return 1; }; }; tell
 
+# Python compiles each module once, and not in each of the thousand processes that the tests start.
+export PYTHONDONTWRITEBYTECODE =
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help run test test-browser test-clients test-conformance test-kubernetes test-proxies test-servers check docs turns bench chaos clean
@@ -41,9 +44,10 @@ help:
 run: $(VENV)/.has-examples
 	@exec $(BIN)/gateway dev $(ARGS)
 
-# Two files at a time: many tests wait for timers and processes more than they compute.
+# More processes than cores: many tests wait for timers and processes more than they compute.
+# In the order of the folders, so that the long files of tests/e2e begin first and none is waited for.
 test: check
-	$(BIN)/python -m pytest -n 4 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-proxies: $(VENV)/.has-test
 	@for program in nginx haproxy; do \

@@ -37,6 +37,8 @@ class RunDecision(Enum):
     """Whether a worker may run a request that was delivered to it again."""
 
     RUN = "run"
+    RERUNNABLE = "rerunnable"
+    """Run it; if the inference server breaks it off, another worker may run it: none has before."""
     LATER = "later"
     """Not now: give the lease back, and ask again at the next delivery."""
     NEVER = "never"

@@ -95,6 +95,8 @@ NVCF_RUNNING = b"nvcf-running"
 """On the same: the worker runs the request already."""
 NVCF_LATE = b"nvcf-late"
 """In place of the question: the worker does not start the request, because it would be late."""
+NVCF_BROKEN_OFF = b"nvcf-broken-off"
+"""In place of the question: the inference server broke off the request, which is given back."""
 NVCF_UNRUN = b"nvcf-unrun"
 """In place of the question: the worker was told to run the request, which is run once, and gives it
 back without having begun."""

@@ -374,8 +374,16 @@ class JobRunner:
             self._broke_off[request_id] = left - 1
         return left > 0
 
-    def _begin(self, context: Context[Job], lease: Lease, envelope: Envelope, now_ns: int) -> None:
-        job = Job(context, lease, envelope, self._loop.time())
+    def _begin(
+        self,
+        context: Context[Job],
+        lease: Lease,
+        envelope: Envelope,
+        now_ns: int,
+        *,
+        is_last_run: bool = False,
+    ) -> None:
+        job = Job(context, lease, envelope, self._loop.time(), is_last_run=is_last_run)
         if not self._jobs:
             self._is_empty.clear()
             self._on_busy()
@@ -403,16 +411,18 @@ class JobRunner:
     ) -> bool:
         """Do what the gateway said about a request; return whether it keeps its slot."""
         now_ns = time.time_ns()
-        if decision is RunDecision.RUN and self._slots.is_open:
+        may_run = decision is RunDecision.RERUNNABLE or decision is RunDecision.RUN
+        if may_run and self._slots.is_open:
             if not lease.is_over():
-                self._begin(context, lease, envelope, now_ns)
+                is_last_run = decision is RunDecision.RUN
+                self._begin(context, lease, envelope, now_ns, is_last_run=is_last_run)
                 return True
         elif decision is RunDecision.NEVER:
             lease.ack()
-        elif decision is RunDecision.RUN and envelope.head.is_run_once:
+        elif may_run and envelope.head.is_run_once:
             lease.nak(UNRUN_AGAIN_S)
             spawn(context.attach.gave_back(envelope, lease.deliveries), "unrun-report")
-        elif decision is RunDecision.RUN:
+        elif may_run:
             lease.nak()
         elif decision is RunDecision.LATER:
             lease.nak(ASK_AGAIN_S)
@@ -600,6 +610,10 @@ class JobRunner:
             if len(self._broke_off) >= _MAX_BROKE_OFF:
                 del self._broke_off[next(iter(self._broke_off))]
             self._broke_off[job.request_id] = PASS_ON_TIMES
+            if not job.envelope.channel_call and self._context is not None:
+                # The number of deliveries would not say so: it counts leases that began no run.
+                broke_off = self._context.attach.broke_off(job.envelope, job.lease.deliveries)
+                spawn(broke_off, "broken-off-report")
         elif job.outcome is Outcome.HANDED_BACK:
             if job.envelope.head.is_run_once and self._context is not None:
                 gave_back = self._context.attach.gave_back(job.envelope, job.lease.deliveries)

@@ -20,6 +20,7 @@ from wire.channel import PROTOCOL
 from wire.headers import (
     AUTHORIZATION,
     FUNCTION_VERSION_ID,
+    NVCF_BROKEN_OFF,
     NVCF_CHANNEL_CALL,
     NVCF_CHANNEL_KEY,
     NVCF_DELIVERIES,
@@ -39,7 +40,12 @@ _MAX_DELIVERY_DIGITS = 9
 _MAX_NUMBER_DIGITS = 19
 _MAX_INSTANCE_BYTES = 128
 """Bytes of an instance id; a longer one is cut."""
-_RUN_STATUS = {RunDecision.RUN: 204, RunDecision.LATER: 409, RunDecision.NEVER: 410}
+_RUN_STATUS = {
+    RunDecision.RERUNNABLE: 200,
+    RunDecision.RUN: 204,
+    RunDecision.LATER: 409,
+    RunDecision.NEVER: 410,
+}
 
 
 class AttachEndpoint:
@@ -154,8 +160,8 @@ class AttachEndpoint:
     def serve_run(self, request: Request, worker: ResponseWriter) -> RequestStream:
         """Say whether a worker may run a request that was delivered again (`docs/wire.md` §5.5).
 
-        Or learn that a worker has dropped one as late, or given it back. The response has no body:
-        what is not known here is over. Raises `MethodNotAllowed`.
+        Or learn that a worker has dropped one as late, or given it back, unrun or broken off. The
+        response has no body: what is not known here is over. Raises `MethodNotAllowed`.
         """
         if request.method != b"POST":
             raise MethodNotAllowed(headers=[(b"allow", b"POST")])
@@ -175,9 +181,14 @@ class AttachEndpoint:
             elif headers.get(NVCF_UNRUN) == b"1":
                 if isinstance(invocation, OnceInvocation):
                     invocation.gave_back(int(deliveries))
+            elif headers.get(NVCF_BROKEN_OFF) == b"1":
+                invocation.was_broken_off = True
             else:
                 is_running = headers.get(NVCF_RUNNING) == b"1"
                 decision = invocation.run_requested(int(deliveries), is_running=is_running)
+                is_new_run = decision is RunDecision.RUN and not is_running
+                if is_new_run and not invocation.was_broken_off:
+                    decision = RunDecision.RERUNNABLE
         return respond(request, worker, _RUN_STATUS[decision], [], b"")
 
 

@@ -25,7 +25,7 @@ from gateway.invocation.upload import smaller_limit
 from gateway.invocation.websocket import WebSocketInvocation
 from gateway.objects.references import parse_references
 from gateway.requests.book import RequestBook
-from gateway.requests.endpoint import route_of
+from gateway.requests.endpoint import RequestRoute, route_of
 from gateway.requests.exchanges import REQUESTS_PATH
 from gateway.requests.keyed import KeyedCall
 from gateway.requests.prefer import Terms, terms_of
@@ -135,8 +135,9 @@ class Dispatcher:
                 return self._serve_again(request, client, plan, now_ns)
         head: CallHead | None = None
         try:
-            if request.method == b"GET" and _is_of_detached(request) and not request.protocol:
-                return self._requests.serve(request, client)
+            route = _fetched_route(request)
+            if route is not None:
+                return self._requests.serve_route(request, client, route)
             head = self._find_head(request)
             if head is None:
                 if speaks_grpc(request):
@@ -159,7 +160,7 @@ class Dispatcher:
         if request.protocol:
             take_key(request)
         head = self._read_head(request)
-        if _is_of_detached(request):
+        if request.target.startswith(REQUESTS_PATH) and route_of(request.target) is not None:
             # Also on a function's own host: a 202 has sent its client there.
             return None
         return head
@@ -564,9 +565,11 @@ class Dispatcher:
         return invocation
 
 
-def _is_of_detached(request: Request) -> bool:
-    """Return whether a request is for one of the routes of detached calls."""
-    return request.target.startswith(REQUESTS_PATH) and route_of(request.target) is not None
+def _fetched_route(request: Request) -> RequestRoute | None:
+    """Return the route of a GET for a detached call, `None` for every other request."""
+    if request.method != b"GET" or request.protocol:
+        return None
+    return route_of(request.target)
 
 
 def _without_references(request: Request) -> Request:

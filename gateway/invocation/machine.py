@@ -121,6 +121,8 @@ class Invocation:
     that it is a problem document of its own. ``detached`` is how the call outlives its connection,
     empty if it does not. ``trace`` and ``caller_request_id`` are the client's
     ``traceparent`` and ``x-request-id``, known once the call is offered or over.
+
+    ``was_broken_off``: a worker that leased it has said that its inference server broke it off.
     """
 
     route = ""
@@ -171,6 +173,7 @@ class Invocation:
         "status",
         "target",
         "trace",
+        "was_broken_off",
         "worker_s",
     )
 
@@ -213,7 +216,7 @@ class Invocation:
         self.is_direct = False
         self._upload.flows = is_grpc
         # That of the last worker which was told to run the request again, or to go on with it.
-        self._was_dropped = False
+        self._was_dropped = self.was_broken_off = False
         self.deliveries = 0
         self.method = request.method
         self.source = request.source

@@ -137,14 +137,16 @@ class LocalObjects(ObjectStore):
 
     async def put_batch(self, objects: Sequence[tuple[str, bytes]], *, content_type: str) -> None:
         """Write short objects in one operation of a thread: to change threads costs more."""
-        if len(objects) == 1:
-            key, data = objects[0]
+        alone = [one for one in objects if len(one[1]) > DATA_BYTES]
+        shared = [one for one in objects if len(one[1]) <= DATA_BYTES] if alone else objects
+        if len(shared) == 1:
+            alone, shared = [*alone, *shared], []
+        for key, data in alone:
             await self.put_bytes(key, data, content_type=content_type)
+        if not shared:
             return
-        paths = [self._path_text(key) for key, _ in objects]
-        await self._run(
-            lambda: _write_batch(self._temporary.new_path, paths, objects, content_type)
-        )
+        paths = [self._path_text(key) for key, _ in shared]
+        await self._run(lambda: _write_batch(self._temporary.new_path, paths, shared, content_type))
 
     async def get(self, key: str, first: int = 0, last: int | None = None) -> ObjectReader:
         """Open the file; its beginning is read in the same operation."""
@@ -397,10 +399,13 @@ def _open(key: str, path: Path, first: int, last: int | None) -> _Opened:
         raise ObjectNotFound(key) from None
     try:
         head = os.pread(file.fileno(), DATA_BYTES, 0)
-        info, begin = _read_header(key, head, file)
+        info, begin, is_shared = _read_header(key, head, file)
         stop = info.size if last is None else min(last + 1, info.size)
         at, end = begin + first, begin + stop
-        data = head[at:end] or os.pread(file.fileno(), min(DATA_BYTES, max(end - at, 0)), at)
+        if is_shared:
+            data = _read_member(key, path, file, at, end)
+        else:
+            data = head[at:end] or os.pread(file.fileno(), min(DATA_BYTES, max(end - at, 0)), at)
         at += len(data)
         if at < end:
             return _Opened(info, file, data, at, end)
@@ -409,6 +414,21 @@ def _open(key: str, path: Path, first: int, last: int | None) -> _Opened:
     except BaseException:
         file.close()
         raise
+
+
+def _read_member(key: str, path: Path, file: BinaryIO, at: int, end: int) -> bytes:
+    """Return the whole of a body in a shared file. Raises `ObjectNotFound` if it is deleted now.
+
+    Whoever deletes it unlinks first and overwrites then, so what has its link still is as it was.
+    """
+    data = os.pread(file.fileno(), end - at, at) if at < end else b""
+    try:
+        is_linked = path.stat().st_ino == os.fstat(file.fileno()).st_ino
+    except FileNotFoundError:
+        is_linked = False
+    if not is_linked:
+        raise ObjectNotFound(key)
+    return data
 
 
 def _info_at(key: str, path: Path) -> ObjectInfo | None:
@@ -443,8 +463,8 @@ def _header(
     return _FIXED.pack(_MAGIC, len(data)) + data
 
 
-def _read_header(key: str, data: bytes, file: BinaryIO) -> tuple[ObjectInfo, int]:
-    """Return what a file's header block says, and where the body begins.
+def _read_header(key: str, data: bytes, file: BinaryIO) -> tuple[ObjectInfo, int, bool]:
+    """Return what a file's header block says, where the body begins, and whether others share it.
 
     ``data`` is the beginning of the file. Raises `ObjectNotFound` for what is no object: a file
     whose machine went down before it was on the disk.
@@ -459,7 +479,8 @@ def _read_header(key: str, data: bytes, file: BinaryIO) -> tuple[ObjectInfo, int
         document = orjson.loads(data[_FIXED.size : begin])
         status = os.fstat(file.fileno())
         size = status.st_size - begin
-        if _MEMBERS in document:
+        is_shared = _MEMBERS in document
+        if is_shared:
             at, size = document[_MEMBERS][key]
             begin += at
         info = ObjectInfo(
@@ -472,7 +493,7 @@ def _read_header(key: str, data: bytes, file: BinaryIO) -> tuple[ObjectInfo, int
         )
     except (struct.error, ValueError, KeyError) as error:
         raise ObjectNotFound(key) from error
-    return info, begin
+    return info, begin, is_shared
 
 
 def _write_whole(temporary: Path, path: Path, header: bytes, data: bytes) -> None:
@@ -533,14 +554,18 @@ def _delete(key: str, path: Path) -> None:
     """Unlink a file. The bytes of one body of a file that others share do not stay in it."""
     try:
         with path.open("r+b", buffering=0) as file:
+            path.unlink(missing_ok=True)
             status = os.fstat(file.fileno())
-            if status.st_nlink > 1:
-                info, begin = _read_header(key, os.pread(file.fileno(), _LOOK_BYTES, 0), file)
+            if not status.st_nlink:
+                return
+            info, begin, is_shared = _read_header(
+                key, os.pread(file.fileno(), _LOOK_BYTES, 0), file
+            )
+            if is_shared:
                 os.pwrite(file.fileno(), bytes(info.size), begin)
                 os.utime(file.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
     except (FileNotFoundError, ObjectNotFound):
         pass
-    path.unlink(missing_ok=True)
 
 
 def _write_all(file: BinaryIO, data: bytes) -> None:

@@ -30,7 +30,7 @@ _STORING = 4
 """Operations of the object store at a time: a long response, or a batch of short ones."""
 _BATCH = 64
 """Short responses in one operation: to change threads for each costs more than to write it."""
-_GATHER_S = 0.02
+_GATHER_S = 0.05
 """Time between two such operations. A response that comes alone is stored at once."""
 RETRIES_S = (0.5, 2.0, 8.0)
 """A response that could not be stored is tried again after so many seconds."""

@@ -110,8 +110,14 @@ class RequestsEndpoint:
 
     def serve(self, request: Request, client: ResponseWriter) -> RequestStream:
         """Serve one request of a client. Raises `GatewayError`."""
+        return self.serve_route(request, client, route_of(request.target))
+
+    def serve_route(
+        self, request: Request, client: ResponseWriter, route: RequestRoute | None
+    ) -> RequestStream:
+        """Serve one request whose target names ``route``. Raises `GatewayError`."""
         sent_target = request.target
-        asked = self._ask(request, client)
+        asked = self._ask(request, client, route)
         if asked is None:
             return IGNORED
         call = self._book.find(asked.request_id)
@@ -132,7 +138,7 @@ class RequestsEndpoint:
 
     def serve_forwarded(self, request: Request, client: ResponseWriter) -> RequestStream:
         """Serve one request that another process has forwarded. Raises `GatewayError`."""
-        asked = self._ask(request, client)
+        asked = self._ask(request, client, route_of(request.target))
         if asked is None:
             return IGNORED
         call = self._book.find(asked.request_id)
@@ -145,12 +151,13 @@ class RequestsEndpoint:
             asked.refuse(client, error)
             return IGNORED
 
-    def _ask(self, request: Request, client: ResponseWriter) -> Asked | None:
+    def _ask(
+        self, request: Request, client: ResponseWriter, route: RequestRoute | None
+    ) -> Asked | None:
         """Return what a request asks for, `None` if it has its response. Raises `GatewayError`."""
         head = plain_head(request)
         if TOKEN_PARAMETER in request.target:
             head = take_token(request, head)
-        route = route_of(request.target)
         if route is None or route.part not in _METHODS:
             raise NotFound
         access = self._access.cross_origin.of_endpoint(request)

@@ -148,6 +148,10 @@ class StoredResponses:
         ending = call.ending
         finished_at = call.created_at if ending is None else ending.finished_at
         expires_at = finished_at + self.retention_s
+        view = view_of(call)
+        if ending is not None:
+            view["state"] = ending.state
+        view["expiresAt"] = time_text(expires_at)
         document = {
             "schema": _SCHEMA,
             "account": call.account,
@@ -161,11 +165,7 @@ class StoredResponses:
             "trailers": _texts(call.recording.trailers),
             "bodyBytes": body_bytes,
             "expiresAt": expires_at,
-            "view": {
-                **view_of(call),
-                "state": call.state if ending is None else ending.state,
-                "expiresAt": time_text(expires_at),
-            },
+            "view": view,
             "extra": dict(call.extra),
         }
         return orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE), body

@@ -120,6 +120,10 @@ class Link(BatchedSocket):
 
     def send_while_held(self, frames: bytes, done: Callable[[], None]) -> None:
         """Send frames before those that are held, followed by a `ping`."""
+        if self._is_lost:
+            # uvloop raises for a write then, and the caller's task would end with it.
+            done()
+            return
         self._pongs.append(done)
         if self._transport is not None:
             self._transport.write(frames + PING)

@@ -18,6 +18,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
 
+import httpx
+
+from runtime.ids import new_uuid
 from runtime.tasks import spawn
 from tests.chaos.keyed_history import KEYED_CHECKS, KeyedFault, KeyedHistory, key_of
 from tests.chaos.keyed_load import KeyedClients, PlannedAttempt, keyed_attempts
@@ -27,7 +30,7 @@ from tests.support.nats_server import NatsServer, running_nats_server
 from tests.support.network import mortal
 from tests.support.redis_server import RedisServer, running_redis_server
 from tests.support.stack import Demo, register
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, until
 
 GATEWAYS = ("gateway-1", "gateway-2")
 AGENTS = ("agent-1", "agent-2")
@@ -203,6 +206,7 @@ async def run_keyed(world: KeyedWorld, seed: int, duration_s: float) -> KeyedHis
         await asyncio.sleep(started_at + attempt.after_s - time.monotonic())
         tasks.append(spawn(clients.attempt(attempt), "attempt"))
     await asyncio.gather(*tasks, killing)
+    await gateways_have_their_store(world)
     ran = {key_of(number): number for number in world.runs()}
     turns = asyncio.Semaphore(FINAL_AT_ONCE)
     last: dict[int, PlannedAttempt] = {}
@@ -212,6 +216,22 @@ async def run_keyed(world: KeyedWorld, seed: int, duration_s: float) -> KeyedHis
     await asyncio.gather(*(_send_finally(clients, one, turns) for one in last.values()))
     await clients.close()
     return KeyedHistory(clients.attempts, world.runs(), faults, GATEWAYS, (STORE,))
+
+
+async def gateways_have_their_store(world: KeyedWorld) -> None:
+    """Wait until each gateway reads the store again, which was killed perhaps at the very end."""
+    # Each request on a connection of its own, so that it meets every process.
+    limits = httpx.Limits(max_keepalive_connections=0)
+    async with httpx.AsyncClient(
+        headers=world.headers, timeout=PATIENCE_S, limits=limits
+    ) as client:
+        for url in world.urls.values():
+
+            async def read(url: str = url) -> set[int]:
+                target = f"{url}/v2/requests/{new_uuid()}"
+                return {(await client.get(target)).status_code for _ in range(16)}
+
+            await until(read, lambda found: found == {404}, what="a gateway with its store")
 
 
 async def _send_finally(

@@ -108,7 +108,7 @@ REASONS: dict[int, frozenset[str]] = {
     429: frozenset({"overloaded", "queue_full"}),
     500: frozenset({"inference_lost", ""}),
     502: frozenset({"outcome_unknown", "worker_lost"}),
-    503: frozenset({"draining", "queue_unavailable", "store_unavailable"}),
+    503: frozenset({"draining", "holder_silent", "queue_unavailable", "store_unavailable"}),
     504: frozenset({"poll_timeout", "worker_lost"}),
 }
 """What an attempt may be told that gets no response of an inference server."""

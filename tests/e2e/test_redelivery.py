@@ -98,6 +98,22 @@ async def test_a_request_that_waits_while_its_worker_asks_in_vain_is_answered(
         assert await requests_of(second) == 1
 
 
+async def test_a_lease_that_was_given_back_is_no_run_of_a_call_that_is_broken_off_later(
+    stack: Stack,
+) -> None:
+    gateway = stack.gateway()
+    async with gateway.client() as client:
+        version = stack.demo.version_id
+        async with worker(stack.nats.url, version, region="local") as work:
+            call = start(client.post("/slow?seconds=1"))
+            (lease,) = await work.has(1)
+            lease.nak()
+        stack.starting_agent()
+        await running_at_inference(stack, 1)
+        await stack.inference.restart()
+        assert (await call).status_code == 200
+
+
 async def refuse_to_connect(uri: bytes, _: object) -> None:
     raise ConnectionRefusedError(uri)
 

@@ -279,6 +279,9 @@ async def test_calls_go_on_when_the_credential_that_admitted_them_ends(
             for one in credentials
             for http2 in (False, True)
         ]
+        for client in clients:
+            # The calls last as long as all the waiting below.
+            client.timeout = 3 * PATIENCE_S
         # Six run, and six wait in the queue when their credentials end.
         calls = [start(client.post("/a", content=b"x")) for client in clients]
         await inference.until_runs(len(calls))

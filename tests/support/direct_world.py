@@ -504,6 +504,9 @@ class ModelWorker:
     async def gave_back(self, envelope: Envelope, deliveries: int) -> None:
         """No call here is run once."""
 
+    async def broke_off(self, envelope: Envelope, deliveries: int) -> None:
+        """The endpoint sets `was_broken_off`, and asks for it."""
+
     async def dropped_late(self, envelope: Envelope, deliveries: int) -> None:
         raise AssertionError("no call of this model is late")
 

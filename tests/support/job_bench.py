@@ -88,6 +88,7 @@ class Bench:
         method: bytes = b"POST",
         more: tuple[tuple[bytes, bytes], ...] = (),
         deliveries: int = 1,
+        is_last_run: bool = False,
     ) -> None:
         self.script: list[str] = []
         self.attach = AttachPort("attach", self.script)
@@ -105,6 +106,7 @@ class Bench:
             self.lease,  # type: ignore[arg-type]
             envelope(method, headers=headers, has_rest=has_rest),
             0.0,
+            is_last_run=is_last_run,
         )
         self.call = CallPort("call", self.script)
 

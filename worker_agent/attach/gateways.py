@@ -19,6 +19,7 @@ from runtime.tasks import spawn
 from runtime.timeouts import silence_limit
 from wire.decoded_envelope import Envelope
 from wire.headers import (
+    NVCF_BROKEN_OFF,
     NVCF_CHANNEL_CALL,
     NVCF_DELIVERIES,
     NVCF_FAULT,
@@ -48,7 +49,12 @@ FORGET_S = 60.0
 
 
 _UPGRADED_LINE = b"%b: %b\r\n" % (NVCF_UPGRADED, WEBSOCKET)
-_DECISIONS = {204: RunDecision.RUN, 409: RunDecision.LATER, 410: RunDecision.NEVER}
+_DECISIONS = {
+    200: RunDecision.RERUNNABLE,
+    204: RunDecision.RUN,
+    409: RunDecision.LATER,
+    410: RunDecision.NEVER,
+}
 
 
 class AttachLimits:
@@ -116,6 +122,10 @@ class GatewayPool:
     async def gave_back(self, envelope: Envelope, deliveries: int) -> None:
         """Tell the gateway process that holds the client, if it responds."""
         await self._client_of(envelope.target_uri).tell(envelope, deliveries, NVCF_UNRUN)
+
+    async def broke_off(self, envelope: Envelope, deliveries: int) -> None:
+        """Tell the gateway process that holds the client, if it responds."""
+        await self._client_of(envelope.target_uri).tell(envelope, deliveries, NVCF_BROKEN_OFF)
 
     def sweep(self) -> None:
         """Close connections idle for too long; to be called about once a second."""

@@ -527,6 +527,10 @@ class CompatCall:
         """Tell the gateway that a request that is run once was not begun."""
         await self._ports.attach.gave_back(envelope, deliveries)
 
+    async def broke_off(self, envelope: Envelope, deliveries: int) -> None:
+        """Tell the gateway that the inference server broke off a request."""
+        await self._ports.attach.broke_off(envelope, deliveries)
+
     # The job's port to the registry
 
     def bounded(self, request_id: str, ends_at: float) -> None:

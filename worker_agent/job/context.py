@@ -138,6 +138,9 @@ class Attach(Protocol[AJob_contra]):
     async def gave_back(self, envelope: Envelope, deliveries: int) -> None:
         """Tell the gateway that a request that is run once was not begun, after its permission."""
 
+    async def broke_off(self, envelope: Envelope, deliveries: int) -> None:
+        """Tell the gateway that the inference server broke off a request, which was given back."""
+
 
 class JobRegistry(Protocol[AJob_contra]):
     """The jobs of the agent, by request id."""

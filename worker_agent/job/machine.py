@@ -94,6 +94,7 @@ class Job:
         "_interim_bytes",
         "_interim_left",
         "_is_broken_off",
+        "_is_last_run",
         "_is_lease_ended",
         "_is_posted",
         "_is_redelivered",
@@ -126,8 +127,15 @@ class Job:
     )
 
     def __init__(
-        self, context: "Context[Job]", lease: Lease, envelope: Envelope, leased_at: float
+        self,
+        context: "Context[Job]",
+        lease: Lease,
+        envelope: Envelope,
+        leased_at: float,
+        *,
+        is_last_run: bool = False,
     ) -> None:
+        """``is_last_run``: if the inference server breaks it off, nobody runs it again."""
         self._context = context
         self._inference: RequestWriter | None = None
         self._post: Post | None = None
@@ -136,6 +144,7 @@ class Job:
         self._request: Outgoing | None = None
         self._holds_slot = True
         self._is_broken_off = self._is_unsized = self.is_polled = False
+        self._is_last_run = is_last_run
         self._is_lease_ended = False
         self._is_posted = False
         self._interim_left = MAX_INTERIM_HEADS
@@ -423,8 +432,8 @@ class Job:
                 return
             if failure is not Failure.INVALID:
                 self._context.inference.broke()
-                is_first = self.lease.deliveries == 1 and not self.is_polled
-                if is_first and is_rerunnable(self.envelope):
+                is_last = self._is_last_run or self.is_polled
+                if not is_last and is_rerunnable(self.envelope):
                     self._finish(Outcome.HANDED_BACK)
                     return
             self._fail(fault_of(failure, defect))

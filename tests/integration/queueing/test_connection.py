@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from queueing.nats.connection import Denied, NatsConnection, NoResponders, NoResponse, NotConnected
-from queueing.nats.login import ConnectionOptions, Login
+from queueing.nats.login import ConnectionOptions, Login, parse_server
+from queueing.nats.transport import Link, open_link
 from runtime.tasks import spawn
 from tests.support.nats_server import NatsServer, running_nats_server
 from tests.support.queue_harness import (
@@ -27,6 +28,22 @@ WORKER_MAY = """
   "rq.*.{version}.>", "nvcf.cancel.{version}", "$JS.API.CONSUMER.INFO.>",
   "$JS.API.CONSUMER.MSG.NEXT.*.*", "$JS.ACK.>", "_INBOX.>"
 """
+
+
+class Owner:
+    """What a link reports to, of which only its loss matters."""
+
+    def __init__(self) -> None:
+        self.is_lost = asyncio.Event()
+
+    def link_info(self, link: Link) -> None: ...
+
+    def link_refused(self, link: Link, text: str) -> None: ...
+
+    def link_failed(self) -> None: ...
+
+    def link_lost(self, link: Link, reason: str) -> None:
+        self.is_lost.set()
 
 
 class Watch(Diary):
@@ -144,6 +161,19 @@ async def test_a_round_trip_may_be_made_while_a_new_link_takes_over(
             trips.append(await connection.flush())
         assert await renewing
         assert all(trips)
+
+
+async def test_a_link_that_is_lost_in_its_hand_over_ends_that_at_once(
+    shared_nats_server: NatsServer,
+) -> None:
+    owner, done = Owner(), asyncio.Event()
+    server = parse_server(shared_nats_server.url)
+    link = await open_link(server, owner, {}, ConnectionOptions())
+    link.hold()
+    link.abort("expired")
+    await until(owner.is_lost.is_set)
+    link.send_while_held(b"", done.set)
+    assert done.is_set()
 
 
 async def test_the_other_server_is_taken_when_one_is_gone() -> None:

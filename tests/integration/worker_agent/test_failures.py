@@ -137,6 +137,28 @@ async def test_a_connection_that_ends_before_the_head_is_tried_once_more_elsewhe
         assert agent.server.connections == 2
 
 
+@pytest.mark.parametrize(("status", "end"), [(200, "nak"), (204, "ack")])
+async def test_a_further_delivery_that_is_broken_off_goes_to_another_worker_unless_one_was_before(
+    status: int, end: str
+) -> None:
+    """Its number is no evidence: a lease that found no free slot in time counts too."""
+
+    async def serve(peer: Peer) -> None:
+        await peer.head()
+
+    async with running_agent(serve) as agent:
+        agent.gateway.run_status = status
+        expected = agent.gateway.expect()
+        lease = agent.lease(expected.envelope(), deliveries=2)
+        await lease.ended.wait()
+        assert lease.calls == [end]
+        if end == "nak":
+            await until(lambda: len(agent.gateway.runs) == 2, what="the news")
+            assert agent.gateway.runs[1][b"nvcf-broken-off"] == b"1"
+        else:
+            assert (await expected.completed())[0] == 500
+
+
 HEAD = b"HTTP/1.1 200 OK\r\n"
 
 

@@ -34,7 +34,7 @@ async def test_a_first_delivery_is_run_without_a_question() -> None:
         assert agent.gateway.runs == []
 
 
-@pytest.mark.parametrize("status", [204, 404, 405])
+@pytest.mark.parametrize("status", [200, 204, 404, 405])
 async def test_a_second_delivery_is_run_if_the_gateway_says_so_or_does_not_know(
     status: int,
 ) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import StoreUnavailable
+from gateway.objects.interface import DATA_BYTES, ObjectNotFound
 from tests.support.objects import chunks, files_below, local_objects, read_object
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_S, until
 
 WRITER = """
 import asyncio, sys
@@ -78,6 +79,48 @@ async def test_a_deleted_object_is_gone_from_the_file_that_it_shared(tmp_path: P
     assert info is not None
     assert info.modified_at == 1.0
     assert await read_object(store, "r/2b") == b"kept"
+    await store.close()
+
+
+async def test_a_body_that_is_deleted_while_it_is_read_is_not_read_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = local_objects(tmp_path)
+    await store.open()
+    # The first read of the file does not reach the second body.
+    bodies = [("r/1a", b"a" * DATA_BYTES), ("r/2b", b"b" * DATA_BYTES), ("r/3c", b"c")]
+    await store.put_batch(bodies, content_type="text/plain")
+    assert (tmp_path / "r/1a+/1a+").stat().st_nlink == 3
+    assert await read_object(store, "r/2b") == b"b" * DATA_BYTES
+    beside = local_objects(tmp_path)
+    await beside.open()
+    loop = asyncio.get_running_loop()
+    read, reads = os.pread, 0
+
+    def deleting(file: int, length: int, at: int) -> bytes:
+        nonlocal reads
+        reads += 1
+        if reads == 2:
+            asyncio.run_coroutine_threadsafe(beside.delete("r/2b"), loop).result(PATIENCE_S)
+        return read(file, length, at)
+
+    monkeypatch.setattr(os, "pread", deleting)
+    with pytest.raises(ObjectNotFound):
+        await store.get("r/2b")
+    monkeypatch.setattr(os, "pread", read)
+    assert await read_object(store, "r/3c") == b"c"
+    await beside.close()
+    await store.close()
+
+
+async def test_a_body_that_is_long_has_a_file_of_its_own(tmp_path: Path) -> None:
+    store = local_objects(tmp_path)
+    await store.open()
+    bodies = {"r/1a": b"a" * (DATA_BYTES + 1), "r/2b": b"b", "r/3c": b"c"}
+    await store.put_batch(list(bodies.items()), content_type="text/plain")
+    assert (tmp_path / "r/1a+/1a+").stat().st_nlink == 1
+    for key, body in bodies.items():
+        assert await read_object(store, key) == body
     await store.close()
 
 

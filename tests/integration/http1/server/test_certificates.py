@@ -147,8 +147,10 @@ async def test_a_client_that_never_completes_its_handshake_is_dropped(tmp_path: 
 async def test_a_drain_closes_connections_with_tls(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     certificates = Certificates([CertificateFiles(*authority.issue("one", "localhost"))])
+    # httpx reads nothing while it is idle, so it does not answer the end of TLS.
+    limits = ServerLimits(linger_s=0.1)
     async with (
-        serving(certificates) as (listener, port),
+        serving(certificates, limits) as (listener, port),
         httpx.AsyncClient(http2=True, verify=_client_context(authority)) as client,
     ):
         assert (await client.get(f"https://localhost:{port}/a")).status_code == 200

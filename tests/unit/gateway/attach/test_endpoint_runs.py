@@ -19,6 +19,7 @@ FIRST = [
 ASKED = [*FIRST[:2], (b"nvcf-deliveries", b"2")]
 RUNNING = (b"nvcf-running", b"1")
 LATE = (b"nvcf-late", b"1")
+BROKEN_OFF = (b"nvcf-broken-off", b"1")
 
 
 def ask(world: World, headers: list[tuple[bytes, bytes]], method: bytes = b"POST") -> int:
@@ -33,13 +34,23 @@ def ask(world: World, headers: list[tuple[bytes, bytes]], method: bytes = b"POST
 
 @pytest.mark.parametrize(
     ("decision", "status"),
-    [(RunDecision.RUN, 204), (RunDecision.LATER, 409), (RunDecision.NEVER, 410)],
+    [(RunDecision.RUN, 200), (RunDecision.LATER, 409), (RunDecision.NEVER, 410)],
 )
 def test_while_it_waits_the_queue_decides(decision: RunDecision, status: int) -> None:
     world = World().publish()
     world.queue.decision = decision
     assert ask(world, ASKED) == status
     assert "queue.may_run 2" in world.script.take()
+
+
+def test_one_that_was_broken_off_is_run_once_more_and_one_that_was_only_leased_like_the_first() -> (
+    None
+):
+    world = World().publish()
+    for _ in range(2):
+        assert ask(world, ASKED) == 200
+    assert ask(world, [*FIRST, BROKEN_OFF]) == 410
+    assert ask(world, ASKED) == 204
 
 
 def test_while_another_worker_attaches_it_is_not_run_yet() -> None:
@@ -61,7 +72,7 @@ def test_a_request_to_which_another_worker_responds_does_not() -> None:
 
 def test_nor_one_that_another_worker_was_told_to_run() -> None:
     world = World().publish()
-    assert ask(world, ASKED) == 204
+    assert ask(world, ASKED) == 200
     assert ask(world, [*FIRST, LATE]) == 410
     assert ask(world, [*ASKED, LATE]) == 410
     assert world.invocation.state is QUEUED
@@ -89,7 +100,7 @@ def test_nor_one_that_waits_again_because_a_post_broke() -> None:
 
 def test_another_value_than_1_reports_nothing() -> None:
     world = World().publish()
-    assert ask(world, [*FIRST, (b"nvcf-late", b"0"), (b"nvcf-running", b"0")]) == 204
+    assert ask(world, [*FIRST, (b"nvcf-late", b"0"), (b"nvcf-running", b"0")]) == 200
     assert world.invocation.state is QUEUED
     assert "queue.may_run 1" in world.script.take()
 
@@ -126,6 +137,6 @@ def test_a_worker_that_runs_it_goes_on_unless_another_was_told_to() -> None:
     first = [*FIRST, RUNNING]
     assert ask(world, first) == 204
     assert "queue.started" in world.script.take()
-    assert ask(world, ASKED) == 204
+    assert ask(world, ASKED) == 200
     assert ask(world, first) == 410
     assert ask(world, [*ASKED, RUNNING]) == 204

@@ -172,11 +172,12 @@ def test_a_request_that_found_no_connection_goes_to_another_worker() -> None:
 @pytest.mark.parametrize("method", [b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"])
 @pytest.mark.parametrize("failure", [Failure.RESET, Failure.CLOSED])
 def test_what_may_be_repeated_is_tried_once_more_elsewhere(method: bytes, failure: Failure) -> None:
-    bench = Bench(method=method, more=NO_RERUN).forward()
-    bench.job.response_broken(failure, is_stale=False)
-    assert bench.take() == ["inference.broke", *HANDED_BACK]
+    for deliveries in (1, 7):
+        bench = Bench(method=method, more=NO_RERUN, deliveries=deliveries).forward()
+        bench.job.response_broken(failure, is_stale=False)
+        assert bench.take() == ["inference.broke", *HANDED_BACK]
     once_sent = Bench(method=method, more=((b"nvcf-allow-rerun", b"never"),))
-    for again in (Bench(method=method, more=NO_RERUN, deliveries=2), once_sent):
+    for again in (Bench(method=method, more=NO_RERUN, is_last_run=True), once_sent):
         again.forward().job.response_broken(failure, is_stale=False)
         assert again.take() == ["inference.broke", "attach.deliver", "registry.freed"]
 
