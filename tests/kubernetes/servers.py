@@ -34,10 +34,11 @@ class Servers:
         self._folder = folder
         client_port, peer_port, self._port = free_ports(3)
         self._etcd_url, peer_url = (f"http://127.0.0.1:{port}" for port in (client_port, peer_port))
-        self.url = f"https://127.0.0.1:{self._port}"
+        # The test authority certifies names.
+        self.url = f"https://localhost:{self._port}"
         issuer = Authority(folder)
         self.authority = issuer.file
-        self._chain, self._key = issuer.issue("apiserver", "localhost", "127.0.0.1")
+        self._chain, self._key = issuer.issue("apiserver", "localhost")
         self._etcd_argv = [
             str(find("etcd")),
             f"--data-dir={folder / 'etcd'}",
