@@ -172,6 +172,8 @@ class Platform:
     def __init__(self, nats: SetUpNats, folder: Path) -> None:
         self._folder = folder
         self._config = folder / "gateway.toml"
+        # The same after a restart: the function's worker goes on meanwhile, and calls it.
+        (self._port,) = free_ports(1)
         self.use(nats)
         self._program: Program | None = None
         self._token = ""
@@ -179,7 +181,7 @@ class Platform:
 
     def use(self, nats: SetUpNats) -> None:
         """Take the settings that ``nats`` came with, from the next start on."""
-        own = _SETTINGS.format(folder=self._folder)
+        own = _SETTINGS.format(folder=self._folder, port=self._port)
         self._config.write_text(own + nats.settings.read_text() + _CLUSTER)
 
     def start(self) -> None:
@@ -233,7 +235,7 @@ class Platform:
 
 _SETTINGS = """\
 [edge]
-listen = ["127.0.0.1:0"]
+listen = ["127.0.0.1:{port}"]
 [attach]
 listen = "127.0.0.1:0"
 [admin]
@@ -247,6 +249,8 @@ folder = "{folder}/objects"
 [provision]
 folder = "{folder}/instances"
 stop_grace_s = 2
+# New logins at each restart.
+at_stop = "end"
 # Through the queue: that is what is tested.
 [queue]
 direct = false
