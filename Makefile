@@ -9,7 +9,9 @@
 # make bench  print the table of measurements; ARGS goes to loadtests.run
 # make chaos  kill, pause and cut off parts of a busy system for MINUTES=10, and check what happened
 # make test-clients  call the gateway with OpenAI's and NVIDIA's SDKs, LangChain, haystack, Go, Java and others
+# make test-kubernetes  run the Kubernetes backend against a real API server, built with Go the first time
 # make test-conformance  run h2spec against a gateway; without Go it says how to get it
+# make test-chart  render the Helm chart and check it; without Go it says how to get it
 # make clean  remove what these targets created, except the virtual environment
 #
 # PYTHON=python3.12 selects the interpreter (3.11 or newer), VENV=dir the virtual environment.
@@ -34,7 +36,7 @@ export PYTHONDONTWRITEBYTECODE =
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-browser test-clients test-conformance test-proxies test-servers check docs turns bench chaos clean
+.PHONY: help run test test-browser test-chart test-clients test-conformance test-kubernetes test-proxies test-servers check docs turns bench chaos clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -91,8 +93,16 @@ chaos: $(VENV)/.has-test
 test-clients: $(VENV)/.has-test
 	@exec $(BIN)/python -m tests.clients.run
 
+# The programs are built once, into the user's cache folder, unless they are on PATH.
+test-kubernetes: $(VENV)/.has-test
+	@$(BIN)/python -m tests.kubernetes.programs
+	$(BIN)/python -m pytest -v tests/kubernetes $(ARGS)
+
 test-conformance: $(VENV)/.has-test
 	@exec $(BIN)/python -m tests.conformance.run
+
+test-chart: $(VENV)/.has-chart
+	@exec $(BIN)/python -m tests.chart.run $(ARGS)
 
 clean:
 	rm -rf build dist *.egg-info .gateway .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
@@ -104,7 +114,7 @@ $(VENV)/.has-examples: pyproject.toml | $(VENV)/.created
 		echo "Installing into $(VENV) ..." && $(INSTALL) --editable '.[examples]'; fi
 	@touch $@
 
-$(VENV)/.has-test $(VENV)/.has-bench: $(VENV)/.has-%: pyproject.toml | $(VENV)/.created
+$(VENV)/.has-test $(VENV)/.has-bench $(VENV)/.has-chart: $(VENV)/.has-%: pyproject.toml | $(VENV)/.created
 	@echo "Installing what $* needs into $(VENV) ..."
 	@$(INSTALL) --editable '.[$*]'
 	@touch $@

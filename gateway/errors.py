@@ -4,7 +4,7 @@
         ClientFault      Unauthenticated 401 · Forbidden 403 · NotFound 404 · FunctionNotFound 404
                          ModelNotFound 404 · BadRequest 400 · AmbiguousName 400
                          MethodNotAllowed 405 · Conflict 409 · RateLimited 429
-                         UploadTimeout 408 · BodyTooLarge 413 · UnsupportedMediaType 415
+                         UploadTimeout 408 · Gone 410 · BodyTooLarge 413 · UnsupportedMediaType 415
                          KeyReused 422 · UpgradeRequired 426 · TooManyKeys 429
         PlatformFault    WorkerLost 502 · OutcomeUnknown 502 · WorkerSilent 504
                          StoreUnavailable 503 · TooManyBodies 503 · TooManyTransfers 503
@@ -121,6 +121,14 @@ class AmbiguousName(BadRequest):
     kind = "ambiguous-name"
     reason = "ambiguous_name"
     summary = "Several functions have this name; name one by its id"
+
+
+class Gone(ClientFault):
+    """What the credential is for has been deleted for good."""
+
+    status = 410
+    kind = "gone"
+    summary = "What the credential is for does not exist any more"
 
 
 class MethodNotAllowed(ClientFault):

@@ -272,6 +272,13 @@ class ControlSettings(Section):
     secrets_key_file: Path = Path(".gateway/master.key")
     """File with the master key (32 random bytes), which encrypts secrets and signs tokens. Created
     at the first start; every process with the role api or provision needs the same file."""
+    secrets_key: SecretText | None = None
+    """The master key, 32 random bytes in base64, in place of secrets_key_file."""
+    bootstrap_secret: SecretText | None = None
+    """The bootstrap secret, nvboot- and 43 to 128 letters, digits, - and _. Unset: the first start
+    makes one and prints it."""
+    bootstrap_secret_file: Path | None = None
+    """File with the bootstrap secret, in place of bootstrap_secret; read at each start."""
     api_url: Annotated[str, Matching(r"(http://[^/?#@]+)?", "be http://HOST:PORT, or empty")] = ""
     """URL of the REST API for workers, and for processes without the role api, which forward API
     calls there; empty: the first address of edge.listen."""
@@ -295,6 +302,28 @@ class ControlSettings(Section):
     """Lifetime of a worker token; the worker gets the next one before it expires."""
     project_old_sdks: bool = True
     """Show the SDKs of 2024/25 states that they know: they know neither DEGRADING nor DEGRADED."""
+
+    def defects(self) -> Iterator[tuple[str, str]]:
+        """Yield what is said twice."""
+        if self.bootstrap_secret and self.bootstrap_secret_file:
+            yield "bootstrap_secret_file", "cannot be set together with control.bootstrap_secret"
+
+
+class WorkerGrpcSettings(Section):
+    """gRPC nvcf.Worker, with which NVIDIA's workers register (docs/nvidia-workers.md)."""
+
+    listen: tuple[TcpAddress, ...] = ()
+    """Addresses of the service, which all processes with the role api share; none: it is off."""
+    certificate: ExistingFile | None = None
+    """PEM file with a certificate and its chain, read again when it changes; unset: no TLS."""
+    key: ExistingFile | None = None
+    """PEM file with the key of the certificate."""
+
+    def defects(self) -> Iterator[tuple[str, str]]:
+        """Yield what TLS needs and does not have."""
+        for name, other in (("certificate", "key"), ("key", "certificate")):
+            if getattr(self, name) is None and getattr(self, other) is not None:
+                yield name, f"must be set, because worker_grpc.{other} is"
 
 
 class JwtSettings(Section):
@@ -343,6 +372,14 @@ class LogSettings(Section):
     """Write one line per finished invocation, and lines of refused calls."""
 
 
+Quantity = Annotated[
+    str,
+    Matching(
+        r"[0-9]+(\.[0-9]+)?(m|[kMGTPE]i?)?", 'be a quantity of Kubernetes, such as "8" or "64Gi"'
+    ),
+]
+
+
 class InstanceTypeSettings(Section):
     """An instance type: a machine, or a share of one, with a GPU."""
 
@@ -352,6 +389,12 @@ class InstanceTypeSettings(Section):
     """Text for people; has no effect."""
     is_default: bool = False
     """Use it for deployments that name no instance type; without a default the first is used."""
+    gpus: Annotated[int, AtLeast(0)] = 1
+    """Kubernetes only: GPUs of a pod (kubernetes.gpu_resource); 0: it asks for none."""
+    resources: dict[str, Quantity] = field(default_factory=dict)
+    """Kubernetes only: requests of the function's container, and limits of all but cpu."""
+    node_selector: dict[str, str] = field(default_factory=dict)
+    """Kubernetes only: labels of the nodes that have this type."""
 
 
 class GpuSettings(Section):
@@ -363,19 +406,63 @@ class GpuSettings(Section):
     """Instance types that offer this GPU."""
 
 
+class TolerationSettings(Section):
+    """A taint that pods tolerate."""
+
+    key: str = ""
+    """Key of the taint; empty, with the operator Exists: every taint."""
+    operator: Literal["Exists", "Equal"] = "Exists"
+    """Equal: the taint's value must be `value`."""
+    value: str = ""
+    """Value of the taint."""
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
+    """Effect of the taint; empty: every effect."""
+
+
+class KubernetesSettings(Section):
+    """Where and how the pods of a cluster of the backend "kubernetes" run."""
+
+    kubeconfig: Path | None = None
+    """File with the login; unset: the service account of the gateway's own pod."""
+    context: str = ""
+    """Context of the kubeconfig; empty: its current one."""
+    namespace: Annotated[
+        str, Matching(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", "be the name of a namespace")
+    ] = "default"
+    """Namespace of all objects; it must exist."""
+    agent_image: str = ""
+    """Image of the worker agent (Dockerfile, target worker-agent). Required."""
+    gpu_resource: str = "nvidia.com/gpu"
+    """Extended resource that stands for one GPU."""
+    image_pull_secrets: tuple[str, ...] = ()
+    """Names of Secrets of the namespace with logins to registries."""
+    service_account: str = ""
+    """Service account of the pods, whose token they do not get; empty: default."""
+    tolerations: tuple[TolerationSettings, ...] = ()
+    """Taints that the pods tolerate."""
+
+
 class ClusterSettings(Section):
     """A cluster on which instances can run."""
 
     name: Name
     """Name that deployments give as backend."""
-    backend: Literal["processes"] = "processes"
-    """Kind of instances: processes of this machine."""
+    backend: Literal["processes", "external", "kubernetes"] = "processes"
+    """processes: instances are processes of this machine, started by the gateway. external: workers
+    that others start register as instances. kubernetes: instances are pods."""
     accounts: tuple[str, ...] = ()
     """Accounts that may use it; empty: every account."""
     gpus: tuple[GpuSettings, ...] = ()
     """GPUs that it offers."""
     images: dict[str, ImageTemplate] = field(default_factory=dict)
     """Command or running server per container image, which may contain *; the first match wins."""
+    kubernetes: KubernetesSettings = KubernetesSettings()
+    """Where and how pods run."""
+
+    def defects(self) -> Iterator[tuple[str, str]]:
+        """Yield what the backend needs and does not have."""
+        if self.backend == "kubernetes" and not self.kubernetes.agent_image:
+            yield "kubernetes.agent_image", 'must be set, because backend is "kubernetes"'
 
 
 class ProvisionSettings(Section):
@@ -387,6 +474,8 @@ class ProvisionSettings(Section):
     """Command that runs a worker agent, split like a shell's words; empty: the installed one."""
     stop_grace_s: Seconds = 30.0
     """Time for an instance to finish its requests before it is killed."""
+    at_stop: Literal["keep", "end"] = "keep"
+    """What becomes of this machine's instances when the gateway stops."""
     idle_s: Seconds = 300.0
     """Time in which an instance above the minimum was not needed; then it is stopped."""
     restart_first_s: Annotated[Seconds, Above(0)] = 1.0
@@ -420,6 +509,7 @@ class GatewaySettings(GatewayBrokerSettings):
     objects: ObjectSettings = ObjectSettings()
     assets: AssetSettings = AssetSettings()
     control: ControlSettings = ControlSettings()
+    worker_grpc: WorkerGrpcSettings = WorkerGrpcSettings()
     jwt: JwtSettings = JwtSettings()
     provision: ProvisionSettings = ProvisionSettings()
     admin: AdminSettings = AdminSettings()

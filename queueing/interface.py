@@ -408,6 +408,44 @@ class WorkerCredentials(Protocol):
         """Revoke the credentials of all workers of these versions and end their connections."""
 
 
+class WorkerLogin(NamedTuple):
+    """What a worker's token admits it to: the queue of one version, until ``expires_at``.
+
+    ``expires_at`` is in Unix seconds; ``name`` is shown to people who look at the broker.
+    """
+
+    version_id: str
+    deployment_id: str
+    name: str
+    expires_at: float
+
+
+class WorkerConnection(NamedTuple):
+    """A worker's connection: its name, and what identifies it for the broker."""
+
+    name: str
+    server: str
+    number: int
+
+
+class TokenRefused(Exception):
+    """A worker's token admits it to nothing. The text is for the log."""
+
+
+LoginCheck = Callable[[str], WorkerLogin]
+"""Returns what a worker token admits to. Raises `TokenRefused`."""
+
+
+class LoginCallout(Protocol):
+    """Lets workers in to the broker by their token alone, as NVCF's workers log in."""
+
+    def start(self) -> None:
+        """Begin to take the broker's requests."""
+
+    async def close(self) -> None:
+        """End that; workers that are in stay."""
+
+
 class ConnectionListener(Protocol):
     """What is called when the connection to the broker changes."""
 
@@ -467,6 +505,24 @@ class GatewayBroker(Protocol):
         """Return the issuer of workers' credentials, or `None` when none is configured.
 
         Raises `CredentialsError`.
+        """
+
+    def login_callout(self, check: LoginCheck) -> LoginCallout | None:
+        """Return what lets workers in by their token, or `None` when it is not configured.
+
+        Raises `CredentialsError`.
+        """
+
+    async def listening_workers(self, version_id: str) -> Sequence[WorkerConnection]:
+        """Return the connections of NVCF's workers that listen to a version's cancels.
+
+        Raises `QueueUnavailable`.
+        """
+
+    async def disconnect_worker(self, connection: WorkerConnection) -> None:
+        """End a connection, if workers log in through the callout, which then refuses the next.
+
+        Raises `QueueUnavailable`.
         """
 
     async def close(self) -> None:

@@ -73,6 +73,16 @@ def read_worker_login(response: Mapping[str, object]) -> object | None:
     return document.read_login(response)
 
 
+def nats_callout_config(operator_seed: str) -> str:
+    """Return the line of nats-server's configuration that ``nats.callout`` needs.
+
+    Raises ValueError when ``operator_seed`` is not a seed.
+    """
+    from queueing.nats.accounts.callout_documents import CalloutAccount  # noqa: PLC0415
+
+    return CalloutAccount(operator_seed).server_config()
+
+
 def embedded_broker(folder: Path, host: str, port: int, backend: Backend) -> EmbeddedBroker:
     """Return a broker to run as a child process, with its files in ``folder``.
 

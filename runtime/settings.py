@@ -242,20 +242,25 @@ def load(
     *,
     environ: Mapping[str, str] | None = None,
     aliases: Mapping[str, str] | None = None,
+    defaults: Mapping[str, str] | None = None,
 ) -> Model:
     """Return the effective settings of one program.
 
     ``file`` is a TOML file, `None` for none. ``env_prefix`` has no trailing underscore. ``aliases``
     maps environment variables of another system to dotted names
     (``{"INFERENCE_PORT": "inference.port"}``). Of several aliases of one setting the first that is
-    set and not empty wins (`docs/wire.md` §8.1); the prefixed name wins over all of them. Raises
-    SettingsError with every problem found.
+    set and not empty wins (`docs/wire.md` §8.1); the prefixed name wins over all of them.
+    ``defaults`` are like ``environ``, with prefixed names only, but are overridden by everything
+    else, and a name that is not known is ignored. Raises SettingsError with every problem found.
     """
     environ = os.environ if environ is None else environ
     tree = {} if file is None else _read(file)
     settings = keys(model)
     problems: list[str] = []
     sources: dict[str, str] = {}
+    for _, dotted, text in _from_environment(settings, env_prefix, defaults or {}, {}):
+        if dotted in settings and not _has(tree, dotted):
+            _put(tree, dotted, _value_of(text, settings[dotted]))
     for name, dotted, text in _from_environment(settings, env_prefix, environ, aliases or {}):
         if dotted not in settings:
             problems.append(f"{name}: no such setting")
@@ -334,6 +339,15 @@ def _put(tree: dict[str, Any], dotted: str, value: object) -> None:
             below = tree[section] = {}
         tree = below
     tree[key] = value
+
+
+def _has(tree: Mapping[str, Any], dotted: str) -> bool:
+    found: object = tree
+    for part in dotted.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            return False
+        found = found[part]
+    return True
 
 
 def _create_sections(tree: dict[str, Any], dotted: str) -> None:

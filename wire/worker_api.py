@@ -2,10 +2,12 @@
 
 A worker connects with the token of its instance and gets the region of its queue, credentials for
 the queue's broker and the duration of its lease; it keeps the lease with heartbeats. Both responses
-give the number of requests that the worker should process at a time. Responses to invocations go
-to the attach path of the gateway process that published the request.
+give the number of requests that the worker should process at a time, and may tell it to stop. A
+worker that somebody else has started registers first, as a new instance. Responses to invocations
+go to the attach path of the gateway process that published the request.
 """
 
+from collections.abc import Mapping
 from typing import NotRequired, TypedDict
 
 CONNECT_PATH = "/v2/nvcf/worker/connect"
@@ -22,12 +24,21 @@ MAX_CONCURRENCY = 16_384
 """The most requests that one worker processes at a time (`docs/wire.md` §11.1)."""
 
 
-class ConnectRequest(TypedDict):
-    """The body of a connect. The three ids must be those of the token."""
+REGISTRATION_AUDIENCE = "urn:nvcf:gateway:registration"
+"""The claim ``aud`` of a token with which a worker registers, before it has one of its own."""
 
-    instanceId: str
-    functionId: str
-    functionVersionId: str
+
+class ConnectRequest(TypedDict):
+    """The body of a connect. The three ids must be those of the token.
+
+    None is required with a registration token.
+    """
+
+    instanceId: NotRequired[str]
+    functionId: NotRequired[str]
+    functionVersionId: NotRequired[str]
+    worker: NotRequired[Mapping[str, object]]
+    """What the worker tells of itself (`docs/wire.md` §19.2)."""
 
 
 class ConnectResponse(TypedDict):
@@ -47,6 +58,14 @@ class ConnectResponse(TypedDict):
     """The worker counts as lost after this time without a heartbeat, in seconds."""
     maxRequestConcurrency: NotRequired[int]
     """Requests to process at a time, up to `MAX_CONCURRENCY`; absent: unchanged."""
+    stop: NotRequired[str]
+    """Why the worker is to finish its requests and to exit; absent: it is not."""
+    instanceId: NotRequired[str]
+    """This and the next three: of a registration only."""
+    functionId: NotRequired[str]
+    functionVersionId: NotRequired[str]
+    environment: NotRequired[Mapping[str, str]]
+    """Settings of the worker, as environment variables; its own win."""
 
 
 class LargeResponseUrls(TypedDict):
@@ -70,6 +89,8 @@ class HeartbeatRequest(TypedDict):
     """Requests in progress; at least 1 when any was in progress since the last heartbeat."""
     stopping: NotRequired[bool]
     """Whether the worker takes no further requests and ends when none is left."""
+    gone: NotRequired[bool]
+    """Whether none is left, and this is its last heartbeat."""
 
 
 class HeartbeatResponse(TypedDict):
@@ -77,3 +98,4 @@ class HeartbeatResponse(TypedDict):
 
     leaseSeconds: float
     maxRequestConcurrency: NotRequired[int]
+    stop: NotRequired[str]

@@ -1,7 +1,7 @@
 """The worker's heartbeats to the platform, and its connection to the queue's broker."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 
 from queueing.interface import WorkerBroker
@@ -33,14 +33,23 @@ class Heartbeat:
         settings: WorkerSettings,
         status: Callable[[], Status],
         concurrency_requested: Callable[[int], None],
+        stop_requested: Callable[[str], None],
+        *,
+        facts: Mapping[str, object] | None = None,
+        registration_token: str = "",
     ) -> None:
         """``status`` returns the content of the next heartbeat.
 
-        ``concurrency_requested`` is called with the requests to process at a time.
+        ``concurrency_requested`` is called with the requests to process at a time,
+        ``stop_requested`` with the reason why the platform tells the worker to stop. ``facts`` are
+        what the worker tells of itself, ``registration_token`` is what it came with.
         """
+        self._facts = facts
+        self._registration_token = registration_token
         self._settings = settings
         self.status = status
         self.concurrency_requested = concurrency_requested
+        self.stop_requested = stop_requested
         self._registration: Registration | None = None
         self._broker: WorkerBroker | None = None
         self._lost_at: float | None = None
@@ -74,7 +83,13 @@ class Heartbeat:
         stack.callback(api.close)
         registration = Registration(
             api,
-            InstanceRef(settings.instance.id, settings.function.id, settings.function.version_id),
+            InstanceRef(
+                settings.instance.id,
+                settings.function.id,
+                settings.function.version_id,
+                self._facts,
+                self._registration_token,
+            ),
             control.token.get_secret_value(),
             self,
             read_worker_login,

@@ -4,7 +4,9 @@
     POST /v2/nvcf/worker/heartbeat   status ──▶ the lease
 
 Both responses may contain the number of requests that the deployment asks the worker to process at
-a time; without it, the number stays. A heartbeat is sent three times per lease, and at once when
+a time; without it, the number stays. They may also tell the worker to stop. A worker that came with
+a registration token registers again, as the instance that it is, when the platform has lost its
+record or its own token has ended. A heartbeat is sent three times per lease, and at once when
 health, slots or stopping change. Token and login are renewed after half of their life, so the API
 may be unreachable for the other half: no request depends on it. A token that is refused after the
 first connect does not stop the worker either: the platform stops workers that it does not need.
@@ -36,8 +38,15 @@ _MAX_RESPONSE_BYTES = 65_536
 _IDLE_S = 15.0
 """Longer than the time between two heartbeats, so that they share a connection."""
 _REFUSED = 401
-_DEFINITE = frozenset({400, 401, 403})
+_WAIT_MOST_S = 15.0
+"""Time between two attempts to register while the version has no place for the worker."""
+_DEFINITE = frozenset({400, 401, 403, 410})
 """Statuses after which another attempt with the same token gets the same response."""
+_LOST = frozenset({401, 404})
+"""The worker's own token has ended, or its instance has no record."""
+_NO_PLACE = 409
+_UNWANTED = frozenset({403, 409, 410})
+"""Statuses of a registration that tell a running worker that it is not wanted any more."""
 
 _log = logging.getLogger("worker.connect")
 
@@ -51,11 +60,20 @@ class ConnectError(Exception):
 
 
 class InstanceRef(NamedTuple):
-    """The instance that the worker belongs to."""
+    """The instance that the worker belongs to.
+
+    ``facts`` are what the worker tells of itself, ``registration_token`` is what it came with,
+    empty if it was started for the instance.
+    """
 
     instance_id: str
     function_id: str
     version_id: str
+    facts: Mapping[str, object] | None = None
+    registration_token: str = ""
+
+    def __repr__(self) -> str:
+        return f"InstanceRef({self.instance_id})"
 
 
 class Status(NamedTuple):
@@ -79,6 +97,7 @@ class ConnectResult(NamedTuple):
     expires_s: float
     lease_s: float
     concurrency: int | None = None
+    stop: str = ""
 
     def __repr__(self) -> str:
         return f"ConnectResult({self.region}, {self.login})"
@@ -106,6 +125,9 @@ class Worker(Protocol):
 
     def concurrency_requested(self, concurrency: int) -> None:
         """Called for every response with the number of requests to process at a time."""
+
+    def stop_requested(self, reason: str) -> None:
+        """Called for every response that tells the worker to finish its requests and to exit."""
 
     async def login_renewed(self) -> None:
         """Called after token and login have been renewed."""
@@ -169,6 +191,34 @@ def _connect_to(host: str, port: int | None, *, is_tls: bool) -> Connect:
     tls = ssl.create_default_context() if is_tls else None
     number = port or (443 if is_tls else 80)
     return lambda factory: loop.create_connection(factory, host, number, ssl=tls)
+
+
+async def register_until_done(
+    api: WorkerApi,
+    token: str,
+    request: worker_api.ConnectRequest,
+    on_wait: Callable[[str], None],
+) -> Mapping[str, object]:
+    """Register as an instance and return the response; repeat failed attempts without limit.
+
+    ``on_wait`` is called with the reason of each that failed. Raises `ConnectError` for a response
+    that further attempts cannot change.
+    """
+    delay_s, reason = _RETRY_MIN_S, ""
+    while True:
+        try:
+            return await api.post(CONNECT_PATH, token, request)
+        except ConnectError as error:
+            if error.status in _DEFINITE:
+                raise
+            if str(error) != reason:
+                reason, delay_s = str(error), _RETRY_MIN_S
+                event = "control.no_place" if error.status == _NO_PLACE else "control.away"
+                emit(_log, event, logging.WARNING, error=reason)
+                on_wait(reason)
+            most_s = _WAIT_MOST_S if error.status == _NO_PLACE else _RETRY_MAX_S
+        await asyncio.sleep(_spread(delay_s))
+        delay_s = min(2 * delay_s, most_s)
 
 
 class Registration:
@@ -241,7 +291,7 @@ class Registration:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         with suppress(ConnectError, TimeoutError):
             async with asyncio.timeout(LAST_HEARTBEAT_S):
-                await self._send_heartbeat()
+                await self._send_heartbeat(is_last=True)
 
     async def _connect(self) -> ConnectResult:
         instance = self._instance
@@ -250,11 +300,32 @@ class Registration:
             "functionId": instance.function_id,
             "functionVersionId": instance.version_id,
         }
-        document = await self._api.post(CONNECT_PATH, self._token, request)
+        if instance.facts is not None:
+            request["worker"] = instance.facts
+        try:
+            document = await self._api.post(CONNECT_PATH, self._token, request)
+        except ConnectError as error:
+            if not instance.registration_token or error.status not in _LOST:
+                raise
+            await self._register(request)
+            document = await self._api.post(CONNECT_PATH, self._token, request)
         response = self._response = read_connect_response(document, self._read_login)
         self._token = response.token
-        self._report_concurrency(response.concurrency)
+        self._report(response.concurrency, response.stop)
         return response
+
+    async def _register(self, request: worker_api.ConnectRequest) -> None:
+        """Register again as the instance that this worker is."""
+        try:
+            document = await self._api.post(
+                CONNECT_PATH, self._instance.registration_token, request
+            )
+        except ConnectError as error:
+            if error.status in _UNWANTED:
+                self._worker.stop_requested(str(error))
+            raise
+        self._token = read_connect_response(document, self._read_login).token
+        emit(_log, "control.registered_again", instance_id=self._instance.instance_id)
 
     async def _send_heartbeats(self) -> None:
         delay_s = _RETRY_MIN_S
@@ -265,6 +336,8 @@ class Registration:
                 await self._send_heartbeat()
             except ConnectError as error:
                 self._log_unreachable(error)
+                if self._instance.registration_token and error.status in _LOST:
+                    self.renew_soon()
                 wait_s = _spread(min(delay_s, regular_s))
                 delay_s = min(2 * delay_s, _RETRY_MAX_S)
             else:
@@ -274,7 +347,7 @@ class Registration:
                 async with asyncio.timeout(wait_s):
                     await self._changed.wait()
 
-    async def _send_heartbeat(self) -> None:
+    async def _send_heartbeat(self, *, is_last: bool = False) -> None:
         status = self._worker.status()
         request: worker_api.HeartbeatRequest = {
             "instanceId": self._instance.instance_id,
@@ -283,13 +356,16 @@ class Registration:
             "busy": status.busy,
             "stopping": status.stopping,
         }
-        self._report_concurrency(
-            read_concurrency(await self._api.post(HEARTBEAT_PATH, self._token, request))
-        )
+        if is_last:
+            request["gone"] = True
+        document = await self._api.post(HEARTBEAT_PATH, self._token, request)
+        self._report(read_concurrency(document), read_stop(document))
 
-    def _report_concurrency(self, concurrency: int | None) -> None:
+    def _report(self, concurrency: int | None, stop: str) -> None:
         if concurrency is not None:
             self._worker.concurrency_requested(concurrency)
+        if stop:
+            self._worker.stop_requested(stop)
 
     async def _renew(self) -> None:
         paused_s = 0.0
@@ -336,6 +412,7 @@ def read_connect_response(document: Mapping[str, object], read_login: ReadLogin)
             expires_s=_positive(document, "expiresInSeconds"),
             lease_s=_positive(document, "leaseSeconds"),
             concurrency=read_concurrency(document),
+            stop=read_stop(document),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ConnectError(f"the response lacks a usable {error}") from error
@@ -361,6 +438,12 @@ def _positive(members: Mapping[str, object], name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
         raise TypeError(name)
     return float(value)
+
+
+def read_stop(document: Mapping[str, object]) -> str:
+    """Return why the worker is to stop, empty if it is not."""
+    reason = document.get("stop")
+    return reason if isinstance(reason, str) else ""
 
 
 def _parse_document(body: bytes) -> Mapping[str, object] | None:

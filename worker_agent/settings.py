@@ -4,6 +4,9 @@
 (``docs/wire.md`` §8.2); the project's own variable overrides NVCF's.
 """
 
+import json
+from base64 import urlsafe_b64decode
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from queueing.settings import WorkerBrokerSettings
@@ -11,16 +14,25 @@ from runtime.setting_rules import Above, After, AtLeast, AtMost, Before, Matchin
 from runtime.settings import Address, Seconds, Section
 from wire.deadlines import VANISHED_S
 from wire.ids import parse_uuid
-from wire.worker_api import MAX_CONCURRENCY
+from wire.worker_api import MAX_CONCURRENCY, REGISTRATION_AUDIENCE
 
 ENV_PREFIX = "WORKER"
 
 
 def _uuid(text: str) -> str:
-    canonical = parse_uuid(text.encode())
+    canonical = parse_uuid(text.encode()) if text else ""
     if canonical is None:
         raise ValueError("not a UUID")
     return canonical
+
+
+def is_registration_token(token: str) -> bool:
+    """Whether ``token`` says that it is a registration token; the API checks whether it is."""
+    try:
+        claims = json.loads(urlsafe_b64decode(token.split(".")[1] + "=="))
+    except (IndexError, ValueError):
+        return False
+    return isinstance(claims, dict) and claims.get("aud") == REGISTRATION_AUDIENCE
 
 
 def _level(text: object) -> object:
@@ -48,10 +60,10 @@ UrlPath = Annotated[str, Matching(r"/[!-~]*", "be a path: / and visible ASCII ch
 class FunctionSettings(Section):
     """The function version that this agent serves."""
 
-    id: Uuid
-    """Function id."""
-    version_id: Uuid
-    """Id of the version whose queue the agent pulls from."""
+    id: Uuid = ""
+    """Function id. Required without a registration token."""
+    version_id: Uuid = ""
+    """Id of the version whose queue the agent pulls from. Required without a registration token."""
     name: Text = ""
     """Sent as NVCF-FUNCTION-NAME."""
 
@@ -71,6 +83,10 @@ class InstanceSettings(Section):
     """Sent as NVCF-ENV."""
     nspect_id: Text = ""
     """Sent as NVCF-NSPECTID."""
+    node: Text = ""
+    """Name of the machine, told to control.url; empty: its host name."""
+    pod: Text = ""
+    """Name of the pod or job, told to control.url."""
 
 
 class InferenceSettings(Section):
@@ -141,7 +157,8 @@ class ControlSettings(Section):
     ] = ""
     """URL, http:// or https://; empty: the agent does not register."""
     token: SecretText | None = None
-    """First worker token of this instance; the API renews it. Required with url."""
+    """Registration token, with which the agent becomes a new instance; or the first worker token of
+    instance.id, which the API renews. Required with url."""
     timeout_s: Annotated[Seconds, Above(0)] = 5.0
     """Time for one call."""
 
@@ -173,6 +190,8 @@ class DrainSettings(Section):
 
     timeout_s: Seconds = 110.0
     """Time for running requests; then they are broken off. Shorter than the platform's grace."""
+    token: SecretText | None = None
+    """What GET /drain at admin.listen needs as bearer token; unset: there is no such page."""
 
 
 class LogSettings(Section):
@@ -197,6 +216,26 @@ class WorkerSettings(WorkerBrokerSettings):
     drain: DrainSettings = DrainSettings()
     log: LogSettings = LogSettings()
 
+    @property
+    def registration_token(self) -> str:
+        """The token with which the agent has to become an instance first; empty if it is one."""
+        control = self.control
+        token = "" if control.token is None else control.token.get_secret_value()
+        return token if control.url and is_registration_token(token) else ""
+
+    @property
+    def admin_address(self) -> Address:
+        """Where metrics and health checks are served."""
+        listen, port = self.admin.listen, self.admin.port
+        return listen if port is None else Address(listen.host, port)
+
+    def defects(self) -> Iterator[tuple[str, str]]:
+        """Yield the ids that are missing: only a registration gives them."""
+        if not self.registration_token:
+            for name in ("id", "version_id"):
+                if not getattr(self.function, name):
+                    yield f"function.{name}", "must be set"
+
 
 NVCF_ALIASES = {
     "FUNCTION_ID": "function.id",
@@ -209,6 +248,10 @@ NVCF_ALIASES = {
     "ICMS_ENVIRONMENT": "instance.environment",
     "SPOT_ENVIRONMENT": "instance.environment",
     "NVCF_NSPECT_ID": "instance.nspect_id",
+    "NODE_NAME": "instance.node",
+    "SLURMD_NODENAME": "instance.node",
+    "POD_NAME": "instance.pod",
+    "SLURM_JOB_ID": "instance.pod",
     "INFERENCE_PORT": "inference.port",
     "HELM_CHART_INFERENCE_SERVICE_NAME": "inference.service_name",
     "HELM_CHART_NAMESPACE": "inference.service_namespace",

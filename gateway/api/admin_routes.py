@@ -19,6 +19,7 @@ _REPEATED = frozenset(
         "metadata",
         "ratelimit",
         "deployments",
+        "registrationTokens",
         "queues",
         "authorizations",
         "secrets",
@@ -27,7 +28,8 @@ _REPEATED = frozenset(
         "assets",
     }
 )
-"""First path segments that have an admin route. Key, token and worker routes have none."""
+"""First path segments that have an admin route. Routes of keys, invocation tokens and workers have
+none."""
 
 
 def with_admin_routes(routes: Sequence[AnyRoute]) -> tuple[AnyRoute, ...]:

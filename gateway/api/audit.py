@@ -29,6 +29,7 @@ _IDS = {
     "deploymentId": "deployment_id",
     "gpuSpecificationId": "gpu_specification_id",
     "keyId": "key_id",
+    "tokenId": "token_id",
     "ncaId": "nca_id",
     "clientId": "client_id",
 }
@@ -74,6 +75,7 @@ class Change:
             if isinstance(found, dict):
                 self._add(found)
                 self._add({names[key]: found[key] for key in names if key in found})
+        self._add({"tokenId": document.get("tokenId")})
         if "id" in document and "nca_id" in document:
             self._add({"keyId": document["id"]})
 

@@ -36,6 +36,7 @@ _UUIDS = frozenset(
         "gpuSpecificationId",
         "requestId",
         "assetId",
+        "tokenId",
     }
 )
 """Path variables that are UUIDs."""

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from gateway.api.identity import Identity
 from gateway.api.limits import HeldBodies
 from gateway.api.quota import Quotas
+from gateway.auth.registration import Registrations
 from gateway.domain.catalog import Catalog
 from gateway.domain.clusters import Clusters
 from gateway.domain.ports import AccountStore, AccountStores
@@ -85,6 +86,7 @@ class Api:
     secrets: SecretStore
     assets: Assets
     webhook_secrets: WebhookSecrets
+    registrations: Registrations
     clock: Callable[[], float]
     new_id: Callable[[], str]
     region: str = "local"

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from gateway.api.schemas.deployments import DeploymentView, HealthInfoView, SpecView
-from gateway.api.schemas.function_views import FunctionView, InstanceView
+from gateway.api.schemas.function_views import FunctionView, InstanceView, WorkerFactsView
 from gateway.domain.deployment import Deployment, GpuSpec, HealthInfo, Instance, VersionDetails
 from gateway.domain.model import FunctionVersion, Phase
 from gateway.domain.states import ALIVE, is_running
@@ -95,6 +95,11 @@ def _instance_view(instance: Instance, now: float) -> InstanceView:
         location=instance.backend,
         instance_created_at=instance.created_at,
         instance_updated_at=instance.updated_at,
+        healthy=is_running(instance, now),
+        slots=instance.slots,
+        busy=instance.busy,
+        external=instance.is_external or None,
+        worker=WorkerFactsView.model_validate(instance.facts) if instance.facts else None,
     )
 
 

@@ -7,16 +7,15 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from gateway.api.app import ROUTES, build_app
+from gateway.api.nvcf_presence import NvcfPresence
+from gateway.api.nvcf_workers import NvcfLogins, NvcfTokens, NvcfWorkers
 from gateway.api.route import Api
 from gateway.api.routes.workers import READY_S, WorkerOptions, WorkerPorts, Workers
 from gateway.app.credentials import CredentialChecker, jwt_options
-from gateway.app.identity import (
-    Master,
-    identity_of,
-    show,
-)
+from gateway.app.identity import given_secret, identity_of, master_of, show
 from gateway.app.provisioning import Provisioning, cluster_groups
 from gateway.app.webhook_parts import WebhookParts
+from gateway.auth.registration import Registrations
 from gateway.dispatch.api_server import ApiServer
 from gateway.dispatch.locator import RequestLocator
 from gateway.domain.catalog import Catalog
@@ -31,9 +30,11 @@ from gateway.store.records import Store
 from gateway.store.watcher import Watcher
 from gateway.telemetry.instances import watch_instances
 from http1.client.pool import Connect
-from queueing.interface import GatewayBroker
+from http1.server.listener import ListenError
+from queueing.interface import GatewayBroker, LoginCallout
 from runtime.ids import new_uuid
 from runtime.metrics import MetricRegistry
+from runtime.tasks import spawn
 
 
 class Changes:
@@ -93,15 +94,21 @@ class ControlPlane:
         self.catalog = Catalog(model)
         changes = Changes(self.catalog.apply)
         self.watcher = Watcher(store, changes, CONTROL)
-        self._master = Master(settings.control.secrets_key_file)
+        self._master = master_of(settings.control)
+        self._given_secret = given_secret(settings.control)
         self._stores = AccountStores(store, self.watcher.wait_until_shown)
         self._secrets = self._master.secret_store(self._stores)
         self._webhook_secrets = self._master.webhook_secrets(store)
         self._webhooks: WebhookParts | None = None
         if "api" in settings.roles:
             self._webhooks = WebhookParts(settings, store, self._webhook_secrets)
+        self._registrations = Registrations(store, time.time)
         self.credentials = CredentialChecker(
-            store, model, jwt_options(settings.jwt), self._master.signer
+            store,
+            model,
+            jwt_options(settings.jwt),
+            self._master.signer,
+            self._registrations.apply,
         )
         control = settings.control
         broker = process.broker
@@ -123,6 +130,11 @@ class ControlPlane:
                 ready_s=max(READY_S, control.deploy_timeout_s),
             ),
         )
+        self._tokens = NvcfTokens(self.credentials.authenticate, self._registrations, time.time)
+        self._callout: LoginCallout | None = None
+        if "api" in settings.roles:
+            logins = NvcfLogins(self._tokens, self.catalog, control.worker_token_s)
+            self._callout = broker.login_callout(logins.check)
         self._provisioning: Provisioning | None = None
         if is_first and "provision" in settings.roles:
             self._provisioning = Provisioning(
@@ -146,7 +158,7 @@ class ControlPlane:
             self._webhooks.show_state(registry)
 
     async def begin(self, stack: AsyncExitStack) -> None:
-        """Prepare the store, and on the first start create the bootstrap secret.
+        """Prepare the store, and on the first start create the bootstrap secret if none is given.
 
         Raises `MasterKeyError`.
         """
@@ -155,8 +167,11 @@ class ControlPlane:
                 lambda: [one.version_id for one in self.catalog.deployments()]
             )
             stack.push_async_callback(self._worker_credentials.close)
+        if self._callout is not None:
+            self._callout.start()
+            stack.push_async_callback(self._callout.close)
         await self._store.prepare()
-        secret = await self._master.begin(self._store)
+        secret = await self._master.begin(self._store, self._given_secret)
         if secret is not None:
             show(secret)
 
@@ -180,6 +195,7 @@ class ControlPlane:
             requests=process.requests,
             assets=process.assets,
             webhook_secrets=self._webhook_secrets,
+            registrations=self._registrations,
             secrets=self._secrets,
             clock=time.time,
             new_id=new_uuid,
@@ -194,7 +210,41 @@ class ControlPlane:
         stack.push_async_callback(server.stop)
         if self._webhooks is not None:
             self._webhooks.start(stack)
+        if settings.worker_grpc.listen:
+            await self._serve_grpc(api, stack)
         return connect
+
+    async def _serve_grpc(self, api: Api, stack: AsyncExitStack) -> None:
+        """Serve ``nvcf.Worker``. Raises `ListenError`."""
+        try:
+            # Imported here: few gateways need it, and grpcio takes 20 MiB.
+            from gateway.dispatch.nvcf_grpc import (  # noqa: PLC0415
+                GrpcAddresses,
+                WorkerGrpcServer,
+            )
+        except ImportError as error:
+            raise ListenError(
+                "worker_grpc.listen needs grpcio: pip install invocation-gateway[nvidia-workers]"
+            ) from error
+        found = self._settings.worker_grpc
+        workers = NvcfWorkers(
+            api,
+            self._workers,
+            self._tokens,
+            self._master.signer,
+            self._settings.control.worker_token_s,
+        )
+        listen = tuple(map(str, found.listen))
+        server = WorkerGrpcServer(workers, GrpcAddresses(listen, found.certificate, found.key))
+        await server.start()
+        stack.push_async_callback(server.stop)
+        presence = NvcfPresence(
+            api,
+            self._workers,
+            self._process.broker,
+            self._settings.control.worker_lease_s,
+        )
+        stack.callback(spawn(presence.run(), "nvcf-presence").cancel)
 
     async def keep_instances(self, stack: AsyncExitStack) -> None:
         """Take part in leader election and provision while leading, for the life of ``stack``."""

@@ -9,7 +9,7 @@ from gateway.auth.jwt import Issuer, IssuerKeys
 from gateway.auth.signing import TokenSigner, VerificationKeys
 from gateway.domain.readmodel import ReadModel
 from gateway.settings import JwtSettings
-from gateway.store.meta import MetaFollower
+from gateway.store.meta import Apply, MetaFollower
 from gateway.store.records import Store
 
 if TYPE_CHECKING:
@@ -37,10 +37,11 @@ class CredentialChecker:
         model: ReadModel,
         jwt: JwtOptions | None = None,
         signer: TokenSigner | None = None,
+        *followers: Apply,
     ) -> None:
-        """``signer`` is the process's own, if it has one."""
+        """``signer`` is the process's own, if it has one. ``followers`` get the same documents."""
         signers, check = VerificationKeys(signer), BootstrapCheck()
-        self.meta = MetaFollower(store, signers.apply, check.apply)
+        self.meta = MetaFollower(store, signers.apply, check.apply, *followers)
         issuer_keys = None if jwt is None else IssuerKeys(jwt.issuer)
         self.jwks = None
         if jwt is not None and issuer_keys is not None:

@@ -1,5 +1,6 @@
 """Issuing of credentials, in the processes that serve the API."""
 
+import logging
 import os
 import sys
 import time
@@ -7,19 +8,25 @@ from pathlib import Path
 from typing import TextIO
 
 from gateway.api import bootstrap
+from gateway.api.bootstrap import Adoption
 from gateway.api.identity import Identity
-from gateway.api.secrets.master_key import load_or_make
+from gateway.api.secrets.master_key import MasterKeyError, key_of, load_or_make, read_private
 from gateway.api.secrets.secret_store import SecretStore
 from gateway.auth.bootstrap import RANDOM_BYTES as SECRET_BYTES
+from gateway.auth.bootstrap import is_secret
 from gateway.auth.sealing import SecretBox
 from gateway.auth.signing import MASTER_BYTES, TokenSigner, derive_key
 from gateway.auth.tokens import WorkerIdentity, mint, worker_principal
 from gateway.domain.lifecycle import timestamp
+from gateway.settings import ControlSettings
 from gateway.store.account_store import AccountStores, WaitUntilShown
 from gateway.store.credential_store import CredentialStore
 from gateway.store.records import Store
 from gateway.webhooks.secrets import WebhookSecrets
+from runtime.events import emit
 from runtime.ids import new_uuid
+
+_log = logging.getLogger("gateway.bootstrap")
 
 
 class Master:
@@ -28,8 +35,12 @@ class Master:
     Raises `gateway.api.secrets.master_key.MasterKeyError`.
     """
 
-    def __init__(self, key_file: Path) -> None:
-        self.key = load_or_make(key_file, os.urandom(MASTER_BYTES))
+    def __init__(self, key_file: Path, key: str = "") -> None:
+        """``key`` is the master key in base64; if it is empty, the file has it, or is made."""
+        if key:
+            self.key = key_of(key.encode(), "control.secrets_key")
+        else:
+            self.key = load_or_make(key_file, os.urandom(MASTER_BYTES))
         self.signer = TokenSigner(self.key)
 
     def secret_store(self, stores: AccountStores) -> SecretStore:
@@ -48,14 +59,44 @@ class Master:
         principal = worker_principal(worker)
         return mint(self.signer, principal, now=now, lifetime_s=lifetime_s, token_id=token_id)
 
-    async def begin(self, store: Store) -> str | None:
+    async def begin(self, store: Store, given: str = "") -> str | None:
         """Prepare the store on the first start; return the bootstrap secret if it was made now.
 
-        Raises `MasterKeyError` when the store knows another master key, and `StoreUnavailable`.
+        None is made if one is ``given``, by the settings. Raises `MasterKeyError` when the store
+        knows another master key, and `StoreUnavailable`.
         """
         at = timestamp(time.time())
+        if given:
+            adoption = await bootstrap.begin_with(store, self.key, self.signer, given, at)
+            if adoption is Adoption.REPLACED:
+                emit(_log, "bootstrap.secret_replaced")
+            elif adoption is Adoption.REFUSED:
+                emit(_log, "bootstrap.secret_outdated", logging.WARNING)
+            return None
         random = os.urandom(SECRET_BYTES)
         return await bootstrap.begin(store, self.key, self.signer, random, at)
+
+
+def master_of(control: ControlSettings) -> Master:
+    """Return the master key of the settings. Raises `MasterKeyError`."""
+    key = control.secrets_key
+    return Master(control.secrets_key_file, "" if key is None else key.get_secret_value())
+
+
+def given_secret(control: ControlSettings) -> str:
+    """Return the bootstrap secret of the settings, empty for none. Raises `MasterKeyError`."""
+    if control.bootstrap_secret_file is not None:
+        source = str(control.bootstrap_secret_file)
+        secret = read_private(control.bootstrap_secret_file).decode("ascii", "replace").strip()
+    elif control.bootstrap_secret:
+        source, secret = "control.bootstrap_secret", control.bootstrap_secret.get_secret_value()
+    else:
+        return ""
+    if not is_secret(secret):
+        raise MasterKeyError(
+            f"{source} does not hold nvboot- and 43 to 128 letters, digits, - and _"
+        )
+    return secret
 
 
 def show(secret: str, stream: TextIO = sys.stderr) -> None:

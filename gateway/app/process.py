@@ -22,6 +22,7 @@ from gateway.app.options import (
     store_options,
     websocket_limits,
 )
+from gateway.app.provisioning import ProvisioningError
 from gateway.app.request_parts import SETTLE_S, RequestParts
 from gateway.app.tls import serve_tls
 from gateway.attach.channels import WorkerChannels
@@ -502,7 +503,7 @@ async def serve(
     try:
         process = GatewayProcess(settings, index, sockets, shares_addresses=shares_addresses)
         await process.serve(lifecycle)
-    except (ListenError, MasterKeyError, CredentialsError) as error:
+    except (ListenError, MasterKeyError, CredentialsError, ProvisioningError) as error:
         emit(_log, "gateway.cannot_start", logging.ERROR, error=str(error))
         return EXIT_UNUSABLE
     return 0

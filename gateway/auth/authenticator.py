@@ -15,7 +15,7 @@ from gateway.auth.bootstrap import PREFIX as BOOTSTRAP_PREFIX
 from gateway.auth.bootstrap import BootstrapCheck
 from gateway.auth.keys import PREFIX, bearer_of, principal_of
 from gateway.auth.signing import ISSUER, VerificationKeys, read_unverified
-from gateway.auth.tokens import WORKER_KIND, read_token
+from gateway.auth.tokens import WORKERS, read_token
 from gateway.domain.model import EVERYTHING
 from gateway.domain.principal import Principal
 from gateway.domain.readmodel import ReadModel
@@ -105,7 +105,7 @@ class Authenticator:
             if key_id != principal.key_id:
                 principal = principal._replace(key_id=key_id)
                 self._verified[digest] = verified._replace(principal=principal)
-        elif principal.kind != WORKER_KIND and self._model.account(principal.account) is None:
+        elif principal.kind not in WORKERS and self._model.account(principal.account) is None:
             # A worker's token needs no such check: an account that has functions is never deleted.
             raise Unauthenticated
         return principal

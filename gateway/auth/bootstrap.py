@@ -1,10 +1,12 @@
 """The bootstrap secret: the first credential, with which the first admin tokens are made.
 
-It is generated at the very first start, printed once, and stored only as its SHA-256: a hash of
-256 random bits needs neither salt nor stretching.
+It is generated at the very first start and printed once, or given by the settings; and stored only
+as its SHA-256: a hash of 256 random bits needs neither salt nor stretching.
 """
 
+import re
 from base64 import urlsafe_b64encode
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from hmac import compare_digest
 
@@ -19,6 +21,11 @@ RANDOM_BYTES = 32
 NAME = "bootstrap"
 """Key of the digest's record in the store's bucket ``meta``."""
 
+MAX_REPLACED = 16
+"""Replaced secrets that the record knows; a setting with an older one brings it back."""
+
+_is_secret = re.compile(rf"{PREFIX.decode()}[A-Za-z0-9_-]{{43,128}}").fullmatch
+_NOTHING: Mapping[str, object] = {}
 _PRINCIPAL = Principal("", NAME, frozenset({BOOTSTRAP}), ResourceScope(), NAME)
 
 
@@ -29,10 +36,45 @@ def new_secret(random32: bytes) -> str:
     return (PREFIX + urlsafe_b64encode(random32).rstrip(b"=")).decode()
 
 
-def document(secret: str, created_at: str) -> dict[str, object]:
-    """Return the record that the store keeps of a secret: its digest."""
-    digest = sha256(secret.encode()).hexdigest()
-    return {"schema": SCHEMA, "kind": NAME, "digest": digest, "created_at": created_at}
+def is_secret(text: str) -> bool:
+    """Whether ``text`` has the form of a bootstrap secret, of as many bits as a generated one."""
+    return _is_secret(text) is not None
+
+
+def document(
+    secret: str, created_at: str, before: Mapping[str, object] = _NOTHING
+) -> dict[str, object]:
+    """Return the record that the store keeps of a secret: its digest, and those that it replaced.
+
+    ``before`` is the record that it takes the place of.
+    """
+    replaced = [*_replaced(before), *_texts([before.get("digest")])]
+    return {
+        "schema": SCHEMA,
+        "kind": NAME,
+        "digest": digest_of(secret),
+        "replaced": replaced[-MAX_REPLACED:],
+        "created_at": created_at,
+    }
+
+
+def digest_of(secret: str) -> str:
+    """Return the digest of a secret, as its record has it."""
+    return sha256(secret.encode()).hexdigest()
+
+
+def was_replaced(secret: str, found: Mapping[str, object]) -> bool:
+    """Whether the secret is one that another one took the place of, as the record says."""
+    return digest_of(secret) in _replaced(found)
+
+
+def _replaced(found: Mapping[str, object]) -> list[str]:
+    digests = found.get("replaced")
+    return _texts(digests) if isinstance(digests, list) else []
+
+
+def _texts(values: Iterable[object]) -> list[str]:
+    return [value for value in values if isinstance(value, str)]
 
 
 class BootstrapCheck:

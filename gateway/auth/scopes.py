@@ -13,7 +13,7 @@ the gateway's own tokens, the default account's admin token has it."""
 BOOTSTRAP = "bootstrap"
 """Mint admin tokens. The only scope of the bootstrap secret."""
 WORKER = "worker"
-"""Connect as one instance of one version."""
+"""Connect as one instance of one version, or register as one."""
 
 RESERVED = frozenset({BOOTSTRAP, WORKER})
 """Scopes that only the gateway itself can give; they are dropped from an issuer's JWT."""

@@ -3,7 +3,8 @@
     admin    everything in one account, from `POST /v1/admin/keys`; the default account's token also
              manages other accounts
     token    invoke certain functions, from `POST /v2/nvcf/tokens/functions`
-    worker   register as one instance of one function version
+    worker   connect as one instance of one function version
+    registration   register as instances of one function version
 
 The kind is part of the token's audience, so that one kind is never accepted as another. A token
 made with an API key carries the key's digest and is valid only while the key is.
@@ -16,12 +17,25 @@ from gateway.auth.signing import Claims, TokenSigner, VerificationKeys
 from gateway.domain.model import EVERYTHING, ResourceScope, resource_scope_of, resources_of
 from gateway.domain.principal import INVOCATION_TOKEN, INVOKE, Principal
 from gateway.errors import Unauthenticated
+from wire.worker_api import REGISTRATION_AUDIENCE
 
 ADMIN = "admin"
 WORKER_KIND = "worker"
-_KINDS = (ADMIN, INVOCATION_TOKEN, WORKER_KIND)
+REGISTRATION = REGISTRATION_AUDIENCE.removeprefix("urn:nvcf:gateway:")
+WORKERS = frozenset({WORKER_KIND, REGISTRATION})
+"""The kinds of tokens that workers have."""
+_KINDS = (ADMIN, INVOCATION_TOKEN, WORKER_KIND, REGISTRATION)
 _URN = "urn:nvcf:gateway:"
 _AUDIENCES = tuple(f"{_URN}{kind}" for kind in _KINDS)
+
+
+class VersionToken(NamedTuple):
+    """What the token of a worker says; ``subject`` is an instance's id, or the token's own."""
+
+    account: str
+    function_id: str
+    version_id: str
+    subject: str
 
 
 class WorkerIdentity(NamedTuple):
@@ -100,13 +114,28 @@ def worker_principal(worker: WorkerIdentity) -> Principal:
     return Principal(worker.account, worker.instance_id, frozenset({WORKER}), reach, WORKER_KIND)
 
 
+def registration_principal(token: VersionToken) -> Principal:
+    """Return the principal of a registration token; its subject is the token's id."""
+    reach = ResourceScope(versions=frozenset({f"{token.function_id}/{token.version_id}"}))
+    return Principal(token.account, token.subject, frozenset({WORKER}), reach, REGISTRATION)
+
+
 def worker_of(principal: Principal) -> WorkerIdentity:
     """Return the instance of a worker's principal. Raises `Unauthenticated` for any other kind."""
-    if principal.kind != WORKER_KIND or len(principal.reach.versions) != 1:
+    return WorkerIdentity(*_version_token_of(principal, WORKER_KIND))
+
+
+def registration_of(principal: Principal) -> VersionToken:
+    """Return what a registration token says. Raises `Unauthenticated` for any other kind."""
+    return _version_token_of(principal, REGISTRATION)
+
+
+def _version_token_of(principal: Principal, kind: str) -> VersionToken:
+    if principal.kind != kind or len(principal.reach.versions) != 1:
         raise Unauthenticated
     (version,) = principal.reach.versions
     function_id, _, version_id = version.partition("/")
-    return WorkerIdentity(principal.account, function_id, version_id, principal.subject)
+    return VersionToken(principal.account, function_id, version_id, principal.subject)
 
 
 def _text(members: Any, name: str) -> str:

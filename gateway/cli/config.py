@@ -8,6 +8,7 @@ import typer
 
 from gateway.cli.errors import usage
 from gateway.cli.output import print_text
+from queueing.open import nats_callout_config
 
 app = typer.Typer(
     name="config",
@@ -40,6 +41,24 @@ def show(
     if program not in PROGRAMS:
         raise usage(f"{program} is not a program that has settings: give gateway or worker.")
     print_text(settings_text(program), nl=False)
+
+
+@app.command("nats-callout")
+def nats_callout(
+    seed: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="The file of nats.operator_seed_file.", exists=True),
+    ],
+) -> None:
+    """Print the line that NATS servers need to let NVIDIA's workers in by their token.
+
+    It goes into the configuration of each server, contains no secret, and stays the same until the
+    seed is replaced. See docs/nvidia-workers.md.
+    """
+    try:
+        print_text(nats_callout_config(seed.read_text()), nl=False)
+    except (OSError, ValueError) as error:
+        raise usage(f"{seed}: {error}") from error
 
 
 def settings_text(program: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 import orjson
 
+from gateway.app.object_parts import KEY_NAME, SWEEP_NAME
 from gateway.cli.errors import CommandError
 from gateway.domain.documents import SCHEMA, RecordError
 from gateway.errors import Conflict
@@ -26,6 +27,7 @@ from gateway.store.names import (
     FUNCTIONS,
     KEYS,
     META,
+    PROCESSES,
     RESERVED,
     SECRETS,
     record_at,
@@ -34,6 +36,8 @@ from gateway.store.records import Store
 
 FORMAT = "gateway-store"
 VERSION = 1
+_TRANSIENT = frozenset({"leader", KEY_NAME, SWEEP_NAME})
+"""Made anew where they are missing; the key signs URLs that last some hours at most."""
 BUCKETS = (META, ACCOUNTS, KEYS, SECRETS, DETAILS, FUNCTIONS)
 """In the order of writing: a version is written after everything that it refers to."""
 MAX_LINE_BYTES = 8 << 20
@@ -195,7 +199,7 @@ def _read_entry(
 
 
 def _is_transient(bucket: str, name: str) -> bool:
-    return bucket == META and (name == "leader" or name.startswith(RESERVED))
+    return bucket == META and (name in _TRANSIENT or name.startswith((RESERVED, PROCESSES)))
 
 
 def _is_readable(bucket: str, name: str, data: bytes, document: Mapping[str, Any]) -> bool:

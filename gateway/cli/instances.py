@@ -1,5 +1,6 @@
 """``gateway instances``: lists the instances that run or start."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -83,19 +84,33 @@ def print_instances(instances: Sequence[Json], names: Sequence[str] | None = Non
         )
         return
     print_table(
-        ("INSTANCE", "STATUS", "GPU*", "TYPE*", "BACKEND*", "SINCE"),
+        ("INSTANCE", "STATUS", "BUSY", "GPU*", "BACKEND*", "NODE*", "SINCE"),
         [
             (
                 instance["instanceId"],
                 _status(instance),
-                instance["gpu"],
-                instance["instanceType"],
+                f"{instance['busy']}/{instance['slots']}",
+                _gpus(instance),
                 instance["backend"],
+                _node(instance),
                 instance["instanceCreatedAt"][:19] + "Z",
             )
             for instance in instances
         ],
     )
+
+
+def _gpus(instance: Json) -> str:
+    """Return the GPUs that the worker tells of; if it tells none, the one that was asked for."""
+    names = [gpu["name"] for gpu in instance.get("worker", {}).get("gpus", ())]
+    counted = [f"{count} x {name}" for name, count in Counter(names).items()]
+    return ", ".join(counted) or str(instance["gpu"])
+
+
+def _node(instance: Json) -> str:
+    """Return the worker's machine, and its pod, job or process there."""
+    worker = instance.get("worker", {})
+    return "/".join(str(part) for part in (worker.get("node"), worker.get("pod")) if part)
 
 
 def _status(instance: Json) -> str:

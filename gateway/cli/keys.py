@@ -10,7 +10,7 @@ import typer
 from gateway.cli.api_client import Json
 from gateway.cli.errors import CommandError, fail
 from gateway.cli.key_backends import ApiKeyBackend, KeyBackend, KeyRequest, StoreKeyBackend
-from gateway.cli.options import DEFAULT_URL, JsonOption, UrlOption, api_target
+from gateway.cli.options import DEFAULT_URL, JsonOption, UrlOption, api_target, lifetime_s
 from gateway.cli.output import print_json, print_members, print_text, say
 from gateway.cli.store_access import ConfigOption, StoreUrlOption
 from gateway.domain.principal import INVOKE
@@ -19,10 +19,7 @@ from gateway.settings import API_KEY_VARIABLE
 app = typer.Typer(name="keys", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 _is_key_id = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
-_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _SCOPES_WIDTH = 80
-_MAX_LIFETIME_S = 36_525 * 86_400
-"""A hundred years; dates end with the year 9999."""
 
 
 AccountOption = Annotated[
@@ -133,7 +130,7 @@ def create(  # noqa: PLR0913 - one argument per option
         subject=subject,
         scopes=frozenset(scope or [INVOKE]),
         functions=tuple(function or ()),
-        lifetime_s=None if expires_in is None else _seconds(expires_in),
+        lifetime_s=None if expires_in is None else lifetime_s("--expires-in", expires_in),
         description=description,
     )
     key = backend.create(request)
@@ -197,18 +194,6 @@ def _backend(
     if api_key and config is None and not store_urls:
         return ApiKeyBackend(api_target(api_url, api_key))
     return StoreKeyBackend(config, store_urls)
-
-
-def _seconds(text: str) -> int:
-    match = re.fullmatch(r"([1-9][0-9]{0,9})([smhd])", text)
-    if match is None:
-        raise fail(
-            CommandError(f"--expires-in {text} is not a duration: give a number with s, m, h or d.")
-        )
-    seconds = int(match[1]) * _UNITS_S[match[2]]
-    if seconds > _MAX_LIFETIME_S:
-        raise fail(CommandError(f"--expires-in {text} is more than 100 years: leave it out."))
-    return seconds
 
 
 def _print_keys(keys: list[Json]) -> None:

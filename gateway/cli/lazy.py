@@ -15,10 +15,12 @@ from runtime import interrupts
 
 GROUPS: Mapping[str, str] = {
     "dev": "gateway.dev.command",
+    "apply": "gateway.cli.apply.command",
     "functions": "gateway.cli.functions",
     "deployments": "gateway.cli.deployments",
     "invoke": "gateway.cli.invoke",
     "instances": "gateway.cli.instances",
+    "workers": "gateway.cli.workers",
     "logs": "gateway.cli.logs",
     "queues": "gateway.cli.queues",
     "gpus": "gateway.cli.gpus",
@@ -26,6 +28,7 @@ GROUPS: Mapping[str, str] = {
     "keys": "gateway.cli.keys",
     "webhooks": "gateway.cli.webhooks",
     "bootstrap": "gateway.cli.bootstrap",
+    "nats": "gateway.cli.nats",
     "store": "gateway.cli.store",
     "config": "gateway.cli.config",
 }

@@ -141,7 +141,7 @@ def _print_log(instance: dict[str, Any], folder: Path, worker: bool, lines: int)
 
 
 def _find_log(folder: Path, instance_id: str, name: str) -> Path | None:
-    """Return an instance's log: each gateway process of the machine has a folder of its own."""
+    """Return an instance's log, in the folder that the instance has below ``folder``."""
     if parse_uuid(instance_id.encode()) is None:
         return None
     return next(iter(folder.glob(f"*/{instance_id}/{name}.log")), None)

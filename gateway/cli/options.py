@@ -10,7 +10,7 @@ import orjson
 import typer
 
 from gateway.cli.api_client import ApiTarget
-from gateway.cli.errors import usage
+from gateway.cli.errors import CommandError, fail, usage
 from gateway.settings import API_KEY_VARIABLE, API_URL_VARIABLE
 from wire.ids import parse_uuid
 
@@ -67,6 +67,9 @@ FileOption = Annotated[
 ]
 
 _URL_FORM = f"give --api-url or {API_URL_VARIABLE} as http://HOST:PORT or https://HOST"
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_MAX_LIFETIME_S = 36_525 * 86_400
+"""A hundred years; dates end with the year 9999."""
 _is_visible = re.compile(r"[\x21-\x7e]+").fullmatch
 
 
@@ -93,6 +96,19 @@ def is_url(text: str, *schemes: str) -> bool:
         return False
     is_plain = not parts.query and not parts.fragment
     return parts.scheme in schemes and bool(host) and port != 0 and is_plain
+
+
+def lifetime_s(option: str, text: str) -> int:
+    """Return the seconds of a lifetime such as ``30d``. Ends the program for any other text."""
+    match = re.fullmatch(r"([1-9][0-9]{0,9})([smhd])", text)
+    if match is None:
+        raise fail(
+            CommandError(f"{option} {text} is not a duration: give a number with s, m, h or d.")
+        )
+    seconds = int(match[1]) * _UNITS_S[match[2]]
+    if seconds > _MAX_LIFETIME_S:
+        raise fail(CommandError(f"{option} {text} is more than 100 years: leave it out."))
+    return seconds
 
 
 def ids(*texts: str) -> tuple[str, ...]:

@@ -253,7 +253,7 @@ async def _run(options: DevOptions) -> int:
             instances = folder / "instances"
             instances.mkdir(exist_ok=True)
             # Instances of a gateway that was killed and could not stop them.
-            stack.callback(kill_orphans, instances, "")
+            stack.callback(kill_orphans, instances)
             if options.ready_file is not None:
                 options.ready_file.unlink(missing_ok=True)
                 stack.callback(options.ready_file.unlink, missing_ok=True)
@@ -516,6 +516,7 @@ def _gateway_env(options: DevOptions, folder: Path, broker_env: dict[str, str]) 
         "GATEWAY_CONTROL__DEPLOY_TIMEOUT_S": str(options.start_timeout_s),
         "GATEWAY_OBJECTS__FOLDER": str(folder / "objects"),
         "GATEWAY_PROVISION__FOLDER": str(folder / "instances"),
+        "GATEWAY_PROVISION__AT_STOP": "end",
         "GATEWAY_PROVISION__STOP_GRACE_S": str(options.grace_s),
         "GATEWAY_PROVISION__RESTART_FIRST_S": "0.2",
         "GATEWAY_PROVISION__MAX_FAILED_STARTS": "2",

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import aiohttp
 
 from gateway.api.routes.keys import MAX_LIFETIME_S
-from gateway.app.identity import Master
+from gateway.app.identity import given_secret, master_of
 from gateway.app.options import store_options
 from gateway.auth.keys import RANDOM_BYTES, digest_of, new_key
 from gateway.auth.scopes import ACCOUNT_SCOPES
@@ -93,7 +93,8 @@ async def prepare_store(settings: GatewaySettings, folder: Path) -> Prepared:
     try:
         await store.open(_CONNECT_TIMEOUT_S)
         await store.prepare()
-        secret = await Master(folder / "master.key").begin(store)
+        control = settings.control
+        secret = await master_of(control).begin(store, given_secret(control))
         now = time.time()
         with contextlib.suppress(Conflict):
             await store.put(Account(ACCOUNT, ACCOUNT, created_at=timestamp(now)), 0)

@@ -151,7 +151,7 @@ class Keeper:
 
         if self._known.ready_file:
             Path(self._known.ready_file).unlink(missing_ok=True)
-        kill_orphans(Path(self._known.instances), "")
+        kill_orphans(Path(self._known.instances))
         if self._known.temporary:
             shutil.rmtree(self._known.temporary, ignore_errors=True)
 

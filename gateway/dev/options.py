@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from gateway.provision.local.command import SCHEME, address_of
-from gateway.provision.local.shellwords import split
+from gateway.provision.shellwords import split
 from http1.server.listener import MAX_PORT
 from queueing.settings import Backend
 

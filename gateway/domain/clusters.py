@@ -62,8 +62,10 @@ class Gpu:
 class ClusterGroup:
     """Clusters between which a deployment does not distinguish.
 
-    ``backend`` names what runs instances there (``processes``). ``clusters`` are the names of the
-    members; if empty, the group is its only member. ``accounts`` may use it; if empty, all may.
+    ``backend`` names what runs instances there (``processes``, ``kubernetes`` for any image, or
+    ``external`` where workers that others start register as instances of any version).
+    ``clusters`` are the names of the members; if empty, the group is its only member. ``accounts``
+    may use it; if empty, all may.
     ``images`` are patterns of the container images that it has a command for.
     """
 
@@ -76,9 +78,17 @@ class ClusterGroup:
 
     def runs(self, source: VersionSource) -> bool:
         """Whether it can run instances of a version."""
+        if self.is_external:
+            return True
         if source.is_chart or not source.image:
             return False
+        if self.backend == "kubernetes":
+            return True
         return find_image(dict.fromkeys(self.images, True), source.image) is True
+
+    @property
+    def is_external(self) -> bool:
+        return self.backend == "external"
 
     def gpu(self, name: str) -> Gpu | None:
         """Return the GPU called ``name``, ignoring case."""
@@ -96,6 +106,7 @@ class Choice:
     group: str
     gpu: str
     instance_type: str
+    is_external: bool = False
 
 
 class Clusters:
@@ -139,7 +150,7 @@ class Clusters:
         for group, model in offers:
             kind = _instance_type(model, instance_type)
             if kind is not None:
-                return Choice(group.name, model.name, kind.name)
+                return Choice(group.name, model.name, kind.name, group.is_external)
         types = sorted({kind.name for _, model in offers for kind in model.instance_types})
         raise BadRequest(f"The instance type is not known for this GPU: {', '.join(types)}")
 

@@ -71,7 +71,8 @@ class GpuSpec:
     """The instances of one kind that a deployment wants, and where they run.
 
     ``backend`` is the cluster group. ``concurrency`` is requests at a time per instance. ``extra``
-    holds every other member that the API accepted, in the form of the API.
+    holds every other member that the API accepted, in the form of the API. ``is_external``: nothing
+    starts the instances, workers register as them.
     """
 
     spec_id: str
@@ -82,6 +83,7 @@ class GpuSpec:
     max_instances: int
     concurrency: int = 1
     extra: Mapping[str, object] = field(default_factory=dict)
+    is_external: bool = False
 
     def document(self) -> dict[str, object]:
         return {
@@ -93,6 +95,7 @@ class GpuSpec:
             "max_instances": self.max_instances,
             "concurrency": self.concurrency,
             "extra": self.extra,
+            "is_external": self.is_external,
         }
 
     @classmethod
@@ -106,6 +109,7 @@ class GpuSpec:
             max_instances=document.number("max_instances"),
             concurrency=document.number("concurrency"),
             extra=document.mapping("extra"),
+            is_external=document.flag_or_false("is_external"),
         )
 
 
@@ -170,6 +174,11 @@ class Deployment:
         return next((spec for spec in self.specs if spec.spec_id == spec_id), None)
 
     @property
+    def is_external(self) -> bool:
+        """Whether workers register as all of its instances, so that none is started."""
+        return all(spec.is_external for spec in self.specs)
+
+    @property
     def key(self) -> DeploymentKey:
         return DeploymentKey(self.function_id, self.version_id)
 
@@ -223,7 +232,9 @@ class Instance:
     ``is_connected``: the worker holds a lease, until ``lease_until`` (Unix seconds);
     ``is_healthy``: the inference server passed its last health check. ``slots`` is the number of
     requests that it serves at a time, ``busy`` how many it serves now. ``error`` has at most
-    `MAX_ERROR_BYTES`.
+    `MAX_ERROR_BYTES`. ``registered_with`` is the id of the registration token with which an
+    external worker came, empty for an instance that was started here. ``facts`` are what the worker
+    tells of itself, in the form of the API (`gateway.api.schemas.workers.WorkerFacts`).
     """
 
     instance_id: str
@@ -244,6 +255,18 @@ class Instance:
     slots: int = 0
     busy: int = 0
     lease_until: int = 0
+    registered_with: str = ""
+    facts: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def has_left(self) -> bool:
+        """Whether its worker has said that it stops; it may be finishing requests."""
+        return self.lease_until > 0 and not self.is_connected
+
+    @property
+    def is_external(self) -> bool:
+        """Whether its worker registered as it, so that only its lease tells of its end."""
+        return bool(self.registered_with)
 
     @property
     def key(self) -> InstanceKey:
@@ -271,6 +294,8 @@ class Instance:
             "slots": self.slots,
             "busy": self.busy,
             "lease_until": self.lease_until,
+            "registered_with": self.registered_with,
+            "facts": self.facts,
         }
 
     @classmethod
@@ -297,4 +322,6 @@ class Instance:
             slots=document.number("slots"),
             busy=document.number("busy"),
             lease_until=document.number("lease_until"),
+            registered_with=document.text_or_empty("registered_with"),
+            facts=document.mapping_or_empty("facts"),
         )

@@ -45,6 +45,10 @@ class Document:
             raise RecordError(f"{name} is not a text")
         return value
 
+    def text_or_empty(self, name: str) -> str:
+        """Return a text that documents of earlier releases do not have."""
+        return self.text(name) if self.has(name) else ""
+
     def uuid(self, name: str) -> str:
         value = parse_uuid(self.text(name).encode())
         if value is None:
@@ -66,6 +70,10 @@ class Document:
             raise RecordError(f"{name} is not true or false")
         return value
 
+    def flag_or_false(self, name: str) -> bool:
+        """Return a flag that documents of earlier releases do not have."""
+        return self.flag(name) if self.has(name) else False
+
     def ordered_texts(self, name: str) -> tuple[str, ...]:
         value = self._members.get(name)
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
@@ -80,6 +88,10 @@ class Document:
         if not isinstance(value, dict):
             raise RecordError(f"{name} is not an object")
         return cast("Mapping[str, object]", value)
+
+    def mapping_or_empty(self, name: str) -> Mapping[str, object]:
+        """Return an object that documents of earlier releases do not have."""
+        return self.mapping(name) if self.has(name) else {}
 
     def part(self, name: str) -> "Document":
         return Document(self.mapping(name))

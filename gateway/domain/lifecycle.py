@@ -129,6 +129,7 @@ def choose_specs(
                 max_instances=request.max_instances,
                 concurrency=request.concurrency or 1,
                 extra=request.extra,
+                is_external=choice.is_external,
             )
         )
     return tuple(specs)

@@ -18,9 +18,10 @@ class Principal(NamedTuple):
     """The caller: an account, a subject within it, and the limits of the credential.
 
     ``kind`` is ``key`` (an API key), ``jwt`` (of the configured issuer), or a kind that the gateway
-    issues itself: ``admin``, ``token`` (for invocations), ``worker``, ``bootstrap``. ``key_digest``
-    is the SHA-256 of the API key that the credential is or was made with; empty if there is none. A
-    token that was made with an API key ends with that key. ``key_id`` is that key's id.
+    issues itself: ``admin``, ``token`` (for invocations), ``worker``, ``registration``,
+    ``bootstrap``. ``key_digest`` is the SHA-256 of the API key that the credential is or was made
+    with; empty if there is none. A token that was made with an API key ends with that key.
+    ``key_id`` is that key's id.
     """
 
     account: str

@@ -9,7 +9,8 @@
 
 An instance is running if it can serve: the worker is connected, its lease has not ended, and the
 inference server is healthy (`docs/wire.md` §13.3). DEPLOYING and ERROR depend on the state
-before: DEPLOYING ends when the minimum has run once, ERROR only with an undeploy.
+before: DEPLOYING ends when the minimum has run once, ERROR only with an undeploy. A deployment of
+external workers only is not given up: it is ERROR from the deadline on until their minimum runs.
 
 These functions cannot tell "absent" from "not read": after a failed read, do not call them.
 """
@@ -21,6 +22,8 @@ from gateway.domain.model import Deployment, GpuSpec, HealthInfo, Instance, Phas
 
 ALIVE = frozenset({Phase.STARTING, Phase.RUNNING})
 """Phases of an instance that serves or is going to serve."""
+WAITS_FOR_WORKERS = "fewer workers than minInstances are registered and healthy"
+"""Without numbers: this text is stored, and each change of it is a write."""
 MAX_HEALTH_PER_SPEC = 4
 """At most this many failing instances of a GPU specification are reported."""
 
@@ -51,11 +54,13 @@ def state_of(
     """
     if deployment is None or deployment.draining_until is not None:
         return VersionState.INACTIVE
-    if before is VersionState.ERROR:
-        return VersionState.ERROR
     own = of_deployment(deployment, instances)
     running = Counter(instance.spec_id for instance in own if is_running(instance, now))
-    if all(running[spec.spec_id] >= spec.min_instances for spec in deployment.specs):
+    is_complete = all(running[spec.spec_id] >= spec.min_instances for spec in deployment.specs)
+    if before is VersionState.ERROR:
+        recovers = is_complete and deployment.is_external
+        return VersionState.ACTIVE if recovers else VersionState.ERROR
+    if is_complete:
         return VersionState.ACTIVE
     if before in {VersionState.INACTIVE, VersionState.DEPLOYING}:
         if now >= deployment.deadline_at or has_failed(deployment, own):
@@ -93,8 +98,8 @@ def health_of(
 ) -> tuple[HealthInfo, ...]:
     """Return why GPU specifications have fewer running instances than wanted.
 
-    Only for specifications with instances that report an error; if the state ``is_error``, also for
-    those without.
+    Only for specifications with instances that report an error, or that wait for external workers;
+    if the state ``is_error``, for all.
     """
     own = of_deployment(deployment, instances)
     found: list[HealthInfo] = []
@@ -111,9 +116,15 @@ def health_of(
             _health(spec, instance.instance_id, instance.error)
             for instance in failing[:MAX_HEALTH_PER_SPEC]
         ]
-        if is_error and not failing and running < spec.min_instances:
+        if running >= spec.min_instances or failing:
+            continue
+        if is_error:
             missing = f"{running} of {spec.min_instances} instances ran before the deploy deadline"
+            if spec.is_external:
+                missing += f"; {WAITS_FOR_WORKERS}"
             found.append(_health(spec, of_spec[0].instance_id if of_spec else "", missing))
+        elif spec.is_external:
+            found.append(_health(spec, "", WAITS_FOR_WORKERS))
     return tuple(found)
 
 

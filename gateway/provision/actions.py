@@ -1,6 +1,6 @@
 """The planner's input and output: a snapshot of a function version, a plan of actions. Pure."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gateway.domain.model import Deployment, GpuSpec, Instance, Phase, VersionState
@@ -15,8 +15,7 @@ class Snapshot:
     ``statuses`` are the backend's instances by id. ``load`` is `None` if the queue was not read.
     ``has_queue`` is true if a queue may be left although nothing is deployed, as after a change of
     leaders. ``has_wake_request`` is true if a client has called the version while nothing served
-    it. ``ended_ids`` are instances of a dead leader that are known to have ended, whatever their
-    records say.
+    it.
     """
 
     now: float
@@ -27,7 +26,6 @@ class Snapshot:
     load: Load | None = None
     has_queue: bool = False
     has_wake_request: bool = False
-    ended_ids: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

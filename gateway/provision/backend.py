@@ -4,7 +4,7 @@ A backend decides nothing: it starts what it is given, reports the status of eac
 stops it. `gateway.provision.planner` decides whether and when to start an instance again.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -31,7 +31,8 @@ class InstanceStatus:
     """The status of one instance at its backend.
 
     ``since`` is when it entered ``state``, in Unix seconds. ``reason`` says why it is DOWN, with
-    the last lines of its log. ``is_final`` is true if every further attempt must fail as well.
+    the last lines of its log, or what keeps one that is UP from serving, if the backend knows.
+    ``is_final`` is true if every further attempt must fail as well.
     """
 
     instance_id: str
@@ -62,14 +63,29 @@ class Backend(Protocol):
     def listen(self, on_change: OnChange) -> None:
         """Call ``on_change``, in the running loop, whenever a status changes or is dropped."""
 
-    async def remove_orphans(self) -> Collection[str]:
-        """End instances that the backends of dead leaders have left running, if within reach.
+    async def adopt(self) -> None:
+        """Take over instances that no process has and that run within reach; new statuses tell.
 
-        Return the ids of instances that have ended in this way.
+        Called again and again by the process that has to look after instances. Raises `OSError`.
         """
 
+    def release(self) -> None:
+        """Leave all instances, as they are, to the process that calls `adopt` next.
+
+        Instances that do not outlive this process are stopped instead.
+        """
+
+    def record(self, instance_id: str) -> Instance | None:
+        """Return the record with which an instance was started; `None` if it is not here."""
+
+    def is_known(self, cluster: str) -> bool:
+        """Whether `statuses` tells of the instances of ``cluster``. Before, nothing is planned."""
+
     def version_ids(self) -> Iterable[tuple[str, str]]:
-        """Return the function id and version id of every version that has an instance here."""
+        """Return the function id and version id of every version with an instance of this process.
+
+        Those end when another process leads, which cannot reach them.
+        """
 
     def statuses(self, version_id: str) -> Mapping[str, InstanceStatus]:
         """Return the statuses of one version's instances, by instance id."""

@@ -7,6 +7,7 @@ so that no instance is started twice.
 """
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 
 from gateway.domain.model import (
     Change,
@@ -15,6 +16,7 @@ from gateway.domain.model import (
     FunctionVersion,
     Instance,
     InstanceKey,
+    Phase,
     Removed,
     VersionKey,
     VersionState,
@@ -67,6 +69,10 @@ class VersionInstances:
         if instance_id not in self._removed:
             self._records[instance_id] = instance
 
+    def record(self, instance_id: str) -> Instance | None:
+        """Return the current record of one instance."""
+        return self._records.get(instance_id)
+
     def apply_removal(self, instance_id: str) -> None:
         """Take the removal of an instance's record that the store reports."""
         self._reported.pop(instance_id, None)
@@ -85,11 +91,15 @@ class VersionInstances:
         if instance_id in self._reported:
             self._removed.add(instance_id)
 
-    def find_lost(self, running_ids: Collection[str]) -> list[Instance]:
+    def find_lost(
+        self, running_ids: Collection[str], started: Collection[Instance] = ()
+    ) -> list[Instance]:
         """Return the records that the store has lost of the instances in ``running_ids``.
 
         The store keeps instances in memory and loses them all when it restarts. Lost records of
-        other instances are dropped here as well.
+        other instances are dropped here as well. ``started`` are the records with which running
+        instances were started, perhaps by another process: without any other they count, if the
+        deployment is still the same.
         """
         lost_ids = self._records.keys() - self._reported.keys() - self._unreported
         lost = []
@@ -98,7 +108,28 @@ class VersionInstances:
                 lost.append(self._records[instance_id])
             else:
                 del self._records[instance_id]
+        lost += [
+            instance
+            for instance in started
+            if instance.instance_id not in self._records and self._is_of_deployment(instance)
+        ]
         return lost
+
+    def wanted_ids(self) -> set[str]:
+        """Return the ids of the instances that, by the store, are to go on."""
+        return {
+            instance.instance_id
+            for instance in self._reported.values()
+            if instance.phase is not Phase.STOPPING and self._is_of_deployment(instance)
+        }
+
+    def _is_of_deployment(self, instance: Instance) -> bool:
+        deployment = self.deployment
+        return (
+            deployment is not None
+            and instance.deployment_id == deployment.deployment_id
+            and deployment.spec(instance.spec_id) is not None
+        )
 
     def instances(self) -> list[Instance]:
         """Return the current instances, oldest first."""
@@ -106,6 +137,20 @@ class VersionInstances:
             self._records.values(),
             key=lambda instance: (instance.created_at, instance.instance_id),
         )
+
+
+def is_renewal(before: Instance, after: Instance) -> bool:
+    """Whether a running external worker has only renewed its lease: nothing follows from that.
+
+    A pass is due when the lease that it had would have ended. Thousands of workers renew theirs
+    several times in that time.
+    """
+    if not after.is_external or after.phase is not Phase.RUNNING or after.error:
+        return False
+    renewed = replace(
+        before, lease_until=after.lease_until, updated_at=after.updated_at, busy=after.busy
+    )
+    return renewed == after
 
 
 class ManagedVersions:
@@ -140,7 +185,10 @@ class ManagedVersions:
                 version.deployment = None
             case Instance():
                 version = self.ensure(change.function_id, change.version_id)
+                before = version.record(change.instance_id)
                 version.apply(change)
+                if before is not None and is_renewal(before, change):
+                    return
             case Removed(InstanceKey(version_id, instance_id)):
                 known = self._versions.get(version_id)
                 if known is None:

@@ -58,6 +58,8 @@ class LeaderLease:
         self._owner = owner
         self._on_change = on_change
         self._ttl_s = ttl_s
+        self.machine = ""
+        """Same in candidates that reach the same instances; to be set before `start`."""
         self._loop = asyncio.get_running_loop()
         self._trusted_until = 0.0
         self._revision = 0
@@ -68,6 +70,7 @@ class LeaderLease:
         self._is_stopping = False
         self.holder = ""
         """The owner that the last read or written record names; empty before the first."""
+        self._holder_machine = ""
 
     @property
     def is_held(self) -> bool:
@@ -78,6 +81,11 @@ class LeaderLease:
     def is_held_by_other(self) -> bool:
         """Whether another candidate leads, as far as is known."""
         return self.holder not in {"", self._owner}
+
+    @property
+    def is_holder_near(self) -> bool:
+        """Whether the leader, as far as is known, reaches the same instances as this candidate."""
+        return self._holder_machine == self.machine
 
     def start(self) -> None:
         """Begin to compete for the lease."""
@@ -123,7 +131,7 @@ class LeaderLease:
             await self._write(0)
             return
         data, revision = found
-        self.holder = _holder_of(data)
+        self.holder, self._holder_machine = _holder_of(data)
         if revision != self._last_read[0]:
             self._last_read = revision, now
         if self.holder == self._owner or now - self._last_read[1] >= self._ttl_s:
@@ -131,13 +139,13 @@ class LeaderLease:
 
     async def _write(self, revision: int) -> None:
         sent_at = self._loop.time()
-        document = json.dumps({"holder": self._owner}).encode()
+        document = json.dumps({"holder": self._owner, "machine": self.machine}).encode()
         self._revision = await self._store.put_raw(BUCKET, NAME, document, revision)
         # The lease may have expired during the write. Notify of that first: work that was put off
         # meanwhile continues only on the notification of the renewal.
         self._notify()
         self._trusted_until = sent_at + self._ttl_s * _TRUSTED
-        self.holder = self._owner
+        self.holder, self._holder_machine = self._owner, self.machine
 
     def _notify(self) -> None:
         """Log and report a change of `is_held` or `holder`, if there is one."""
@@ -151,8 +159,10 @@ class LeaderLease:
         self._on_change()
 
 
-def _holder_of(data: bytes) -> str:
+def _holder_of(data: bytes) -> tuple[str, str]:
+    """Return owner and machine; a gateway before these were written together has no machine."""
     try:
-        return str(json.loads(data)["holder"])
-    except (ValueError, KeyError, TypeError):
-        return "unreadable"
+        document = json.loads(data)
+        return str(document["holder"]), str(document.get("machine", "unknown"))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "unreadable", "unknown"

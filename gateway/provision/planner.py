@@ -5,6 +5,10 @@ from the snapshot, so an action that failed, or whose outcome is unknown, is pla
 planner itself keeps only state that no stored record holds: how often an instance failed in a row,
 since when it has been idle, since when a draining queue has been empty.
 
+External workers register as instances: none is created, restarted or scaled. They are counted,
+told to stop when they are not wanted any more, and forgotten once they have ended, or are not heard
+of for ``unresponsive_s`` after their leases.
+
 An instance that ends by itself is restarted under the same id, after a growing delay. While the
 version is DEPLOYING the attempts are counted, and too many of them in a row make it FAILED.
 """
@@ -32,6 +36,8 @@ from gateway.provision.scaling import CALM_S, Autoscaler
 
 DRAIN_S = 0.5
 """Time between two readings of a draining queue."""
+ORPHAN_S = 10.0
+"""Age from which an instance without a record is stopped: a younger one's may be on its way."""
 CANNOT_SERVE = "its worker says that it cannot serve"
 NOT_HEARD_OF = "its worker is not heard of"
 
@@ -114,6 +120,7 @@ class Planner:
     __slots__ = (
         "_autoscaler",
         "_empty_since",
+        "_here",
         "_histories",
         "_is_drained",
         "_is_queue_ended",
@@ -125,6 +132,8 @@ class Planner:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._histories: dict[str, InstanceHistory] = {}
+        self._here: set[str] = set()
+        """Instances that this backend has or had: without a status they have ended."""
         self._autoscaler = Autoscaler()
         self._empty_since: float | None = None
         self._was_deployed = False
@@ -136,6 +145,7 @@ class Planner:
         """Return the actions that the version needs now. Call `mark_done` after each of them."""
         plan = Plan()
         self._drop_histories(snapshot)
+        self._stop_orphans(snapshot, plan)
         deployment = snapshot.deployment
         if deployment is None:
             self._wind_down(snapshot, plan)
@@ -147,7 +157,7 @@ class Planner:
             self._is_queue_ended = self._is_drained = False
             self._empty_since = None
         own = self._remove_foreign(deployment, snapshot, plan)
-        if snapshot.state is VersionState.ERROR:
+        if snapshot.state is VersionState.ERROR and not deployment.is_external:
             for instance in own:
                 self._remove(instance, snapshot, plan)
         elif deployment.draining_until is not None:
@@ -168,9 +178,21 @@ class Planner:
             self.is_finished = True
 
     def _drop_histories(self, snapshot: Snapshot) -> None:
-        """Drop the histories of instances that no longer exist."""
+        """Drop what is known of instances that no longer exist."""
         ids = {instance.instance_id for instance in snapshot.instances}
+        self._here = (self._here & ids) | snapshot.statuses.keys()
         self._histories = {id_: history for id_, history in self._histories.items() if id_ in ids}
+
+    def _stop_orphans(self, snapshot: Snapshot, plan: Plan) -> None:
+        """Stop what runs without a record: nobody would find it again."""
+        recorded = {instance.instance_id for instance in snapshot.instances}
+        for instance_id, status in snapshot.statuses.items():
+            if instance_id in recorded or status.state is RunState.STOPPING:
+                continue
+            if snapshot.now >= status.since + ORPHAN_S:
+                plan.actions.append(Stop(instance_id, self._policy.stop_grace_s))
+            else:
+                plan.plan_again_at(status.since + ORPHAN_S)
 
     def _remove_foreign(
         self, deployment: Deployment, snapshot: Snapshot, plan: Plan
@@ -248,7 +270,8 @@ class Planner:
         """Start instances up to the minimum, stop those above the maximum, and idle ones."""
         missing = min(spec.min_instances, spec.max_instances) - len(kept)
         if missing > 0:
-            plan.actions += [Create(spec)] * missing
+            if not spec.is_external:
+                plan.actions += [Create(spec)] * missing
             return
         # Instances that do not serve go first, then idle ones, then the newest.
         order = sorted(kept, key=lambda instance: instance.created_at, reverse=True)
@@ -256,6 +279,8 @@ class Planner:
         excess = max(len(kept) - spec.max_instances, 0)
         for instance in order[:excess]:
             self._stop(instance, plan)
+        if spec.is_external:
+            return
         self._stop_idle(order[excess:], -missing - excess, snapshot, plan)
 
     def _stop_idle(
@@ -295,29 +320,74 @@ class Planner:
     def _reconcile(self, instance: Instance, snapshot: Snapshot, plan: Plan) -> bool:
         """Plan for one wanted instance; return whether it counts toward minimum and maximum."""
         status = snapshot.statuses.get(instance.instance_id)
-        history = self._histories.get(instance.instance_id)
-        if history is None:
-            history = self._histories[instance.instance_id] = InstanceHistory(snapshot.now)
+        history = self._history_of(instance, snapshot)
         if instance.busy:
             history.busy_at = snapshot.now
+        if instance.is_external:
+            return self._observe_external(instance, history, snapshot, plan)
+        is_here = instance.instance_id in self._here
+        if not is_here and is_running(instance, snapshot.now):
+            # Out of reach, on another machine: it counts as long as its worker is heard of.
+            plan.plan_again_at(instance.lease_until)
+            return True
         if status is None or status.state is RunState.STOPPING or instance.phase is Phase.STOPPING:
-            return self._remove(instance, snapshot, plan)
+            self._remove(instance, snapshot, plan)
+            return False
         if status.state is RunState.DOWN:
             self._restart(instance, status, history, snapshot, plan)
         elif is_running(instance, snapshot.now):
             history.mark_up(snapshot.now)
             self._mark_running(instance, plan)
         elif history.up_since is not None:
-            self._mark_unhealthy(instance, history, snapshot, plan)
-        elif instance.phase is Phase.FAILED:
-            plan.actions.append(SetPhase(instance, Phase.STARTING, instance.error))
+            self._mark_unhealthy(instance, status.reason, history, snapshot, plan)
+        elif instance.phase is Phase.FAILED or status.reason not in {"", instance.error}:
+            error = status.reason or instance.error
+            plan.actions.append(SetPhase(instance, Phase.STARTING, error))
         return True
+
+    def _history_of(self, instance: Instance, snapshot: Snapshot) -> InstanceHistory:
+        """Return what is remembered of an instance; it may have run under another leader."""
+        history = self._histories.get(instance.instance_id)
+        if history is None:
+            history = self._histories[instance.instance_id] = InstanceHistory(snapshot.now)
+            if instance.phase is Phase.RUNNING or instance.error in {CANNOT_SERVE, NOT_HEARD_OF}:
+                history.mark_up(snapshot.now)
+        return history
 
     def _mark_running(self, instance: Instance, plan: Plan) -> None:
         """Store that the instance runs, and plan again when its worker's lease expires."""
         if instance.phase is not Phase.RUNNING or instance.error:
             plan.actions.append(SetPhase(instance, Phase.RUNNING, ""))
         plan.plan_again_at(instance.lease_until)
+
+    def _observe_external(
+        self, instance: Instance, history: InstanceHistory, snapshot: Snapshot, plan: Plan
+    ) -> bool:
+        """Plan for an instance that its worker keeps; return whether it counts."""
+        has_lease = snapshot.now < instance.lease_until
+        if instance.phase is Phase.STOPPING:
+            self._remove(instance, snapshot, plan)
+            return False
+        if is_running(instance, snapshot.now):
+            history.mark_up(snapshot.now)
+            self._mark_running(instance, plan)
+            return True
+        if has_lease and instance.is_connected:
+            if history.has_run and instance.error != CANNOT_SERVE:
+                plan.actions.append(SetPhase(instance, Phase.STARTING, CANNOT_SERVE))
+            plan.plan_again_at(instance.lease_until)
+            return True
+        if instance.has_left:
+            self._remove(instance, snapshot, plan)
+            return False
+        if instance.error != NOT_HEARD_OF:
+            plan.actions.append(SetPhase(instance, Phase.STARTING, NOT_HEARD_OF))
+        forget_at = instance.lease_until + self._policy.unresponsive_s
+        if snapshot.now >= forget_at:
+            plan.actions.append(Forget(instance))
+        else:
+            plan.plan_again_at(forget_at)
+        return False
 
     def _restart(
         self,
@@ -345,11 +415,16 @@ class Planner:
             plan.plan_again_at(history.restart_at)
 
     def _mark_unhealthy(
-        self, instance: Instance, history: InstanceHistory, snapshot: Snapshot, plan: Plan
+        self,
+        instance: Instance,
+        reason: str,
+        history: InstanceHistory,
+        snapshot: Snapshot,
+        plan: Plan,
     ) -> None:
         """Handle an instance that ran and cannot serve now; end it after too long."""
         is_connected = instance.is_connected and snapshot.now < instance.lease_until
-        error = CANNOT_SERVE if is_connected else NOT_HEARD_OF
+        error = reason or (CANNOT_SERVE if is_connected else NOT_HEARD_OF)
         if instance.phase is not Phase.STARTING or instance.error != error:
             plan.actions.append(SetPhase(instance, Phase.STARTING, error))
         if history.unhealthy_since is None:
@@ -367,22 +442,32 @@ class Planner:
             Fail(instance.instance_id, f"{what} for {self._policy.unresponsive_s:g} s")
         )
 
-    def _remove(self, instance: Instance, snapshot: Snapshot, plan: Plan) -> bool:
-        """Plan the end of an unwanted instance; return whether it may still serve elsewhere.
+    def _remove(self, instance: Instance, snapshot: Snapshot, plan: Plan) -> None:
+        """Plan the end of an unwanted instance.
 
-        An instance that this backend does not have belongs to an earlier leader. It has ended if
-        it is in `Snapshot.ended_ids`, and otherwise counts as running until its lease expires.
+        One that this backend never had is on another machine, whose gateway ends it once its
+        record says STOPPING. It has ended when its worker's lease has. An external
+        worker learns from its next heartbeat that it is to stop.
         """
+        if instance.is_external:
+            if snapshot.now >= instance.lease_until:
+                plan.actions.append(Forget(instance))
+                return
+            if instance.phase is not Phase.STOPPING:
+                self._stop(instance, plan)
+            plan.plan_again_at(instance.lease_until)
+            return
         status = snapshot.statuses.get(instance.instance_id)
         if status is None:
-            is_ended = instance.instance_id in snapshot.ended_ids
-            if is_running(instance, snapshot.now) and not is_ended:
-                plan.plan_again_at(instance.lease_until)
-                return True
-            plan.actions.append(Forget(instance))
+            is_heard_of = instance.is_connected and snapshot.now < instance.lease_until
+            if instance.instance_id in self._here or not is_heard_of:
+                plan.actions.append(Forget(instance))
+                return
+            plan.plan_again_at(instance.lease_until)
+            if instance.phase is not Phase.STOPPING:
+                self._stop(instance, plan)
         elif status.state is not RunState.STOPPING:
             self._stop(instance, plan)
-        return False
 
 
 def restart_delay_s(policy: Policy, failures: int) -> float:

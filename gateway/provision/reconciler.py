@@ -5,6 +5,11 @@ reconciliation pass; a plan also says when the next pass is due. Versions are re
 concurrently, each by one pass at a time. A queue is read periodically only if the plan depends on
 it: while the version drains, or may have more instances than it has.
 
+Instances outlive the leader. The next one on the same machine adopts them before its first pass, so
+that it finds them as they are, and ends those that the store does not want. While the leader is on
+another machine, which cannot reach them, a process that does not lead looks after them instead: it
+keeps what the store wants as it is, and ends the rest. It starts nothing.
+
 A pass that fails changes nothing further and is repeated. Nothing is done before the whole store
 was read, nor after the leader lease may have expired: it is checked before every action.
 """
@@ -31,8 +36,12 @@ from runtime.tasks import spawn
 
 RETRY_S = 0.3
 """Delay after a failed pass."""
+ATTEND_S = 1.0
+"""Time between two attempts to adopt instances: one that paused may leave some at any time."""
 LOADS_PER_S = 200
 """Readings of all queues together; with more of them, the interval of each grows."""
+UNKNOWN_S = 1.0
+"""Time to the next look at a version on a cluster that has not been read yet."""
 MAX_CONCURRENT = 16
 """Versions reconciled at the same time."""
 
@@ -65,12 +74,14 @@ class Reconciler:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._loaded_at: dict[str, float] = {}
         self._wake_requests: set[str] = set()
-        self._ended_ids: set[str] = set()
         self._dirty: dict[str, None] = {}
         self._passes: dict[str, asyncio.Task[None]] = {}
         self._has_work = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._was_leader = False
+        self._has_adopted = False
+        self._role_changed = asyncio.Event()
+        self._attending: asyncio.Task[None] | None = None
         self._is_stopping = False
         self._recovery: asyncio.Task[None] | None = None
         self.lease = make_lease(self._handle_lease_change)
@@ -103,16 +114,19 @@ class Reconciler:
         """Compete for the lease, and reconcile while it is held."""
         self._backend.listen(self._handle_backend_change)
         self._task = spawn(self._run(), "provision.reconciler")
+        self._attending = spawn(self._attend(), "provision.attend")
         self.lease.start()
 
     async def stop(self) -> None:
-        """Stop reconciling and release the lease. Instances keep running: the caller stops them.
+        """Stop reconciling, leave the instances to the next leader, and release the lease.
 
-        Call `forget_own` once they have ended.
+        The caller closes the backend, which ends instances that do not outlive this process, and
+        then calls `forget_own`.
         """
         # A flag as well: on Python 3.11 code below `nats-py` can swallow a cancellation.
         self._is_stopping = True
-        tasks = [task for task in (self._task, self._recovery) if task is not None]
+        own = (self._task, self._attending, self._recovery)
+        tasks = [task for task in own if task is not None]
         tasks += self._passes.values()
         for task in tasks:
             task.cancel()
@@ -120,6 +134,8 @@ class Reconciler:
             await asyncio.wait(tasks)
         for timer in self._timers.values():
             timer.cancel()
+        # First: the next leader looks for them as soon as it leads.
+        self._backend.release()
         await self.lease.stop()
 
     async def forget_own(self, instance_ids: set[str]) -> None:
@@ -145,24 +161,58 @@ class Reconciler:
         is_leader = self.lease.is_held
         if is_leader and not self._was_leader:
             self._recovery = spawn(self._recover(), "provision.recover")
+        if not is_leader:
+            self._has_adopted = False
         self._was_leader = is_leader
+        self._role_changed.set()
+        self._mark_all_dirty()
+
+    def _mark_all_dirty(self) -> None:
         for version in self._versions.all():
             self._mark_dirty(version)
         self._has_work.set()
 
-    def _stop_instances(self) -> None:
-        """Stop all instances of this process: another one leads now and cannot reach them."""
+    async def _attend(self) -> None:
+        """Have the instances that are this process's to look after, and no others."""
+        while not self._is_stopping:
+            self._role_changed.clear()
+            try:
+                await self._take_or_leave_instances()
+            except OSError as error:
+                emit(_log, "provision.not_adopted", logging.WARNING, error=str(error))
+            try:
+                async with asyncio.timeout(ATTEND_S):
+                    await self._role_changed.wait()
+            except TimeoutError:
+                continue
+
+    async def _take_or_leave_instances(self) -> None:
+        if self.lease.is_held:
+            await self._backend.adopt()
+            if not self._has_adopted:
+                self._has_adopted = True
+                self._mark_all_dirty()
+        elif self.lease.is_held_by_other:
+            # What they know of instances is out of date.
+            self._planners.clear()
+            if self.lease.is_holder_near:
+                self._backend.release()
+                return
+            await self._backend.adopt()
+            self._end_unwanted()
+
+    def _end_unwanted(self) -> None:
+        """Stop the instances here that the leader, on another machine, does not want."""
         for _, version_id in list(self._backend.version_ids()):
+            version = self._versions.get(version_id)
+            wanted = set() if version is None else version.wanted_ids()
             for instance_id, status in self._backend.statuses(version_id).items():
-                if status.state is not RunState.STOPPING:
+                is_wanted = instance_id in wanted and status.state is RunState.UP
+                if not is_wanted and status.state is not RunState.STOPPING:
                     self._backend.stop(instance_id, self._policy.stop_grace_s)
 
     async def _recover(self) -> None:
-        """Find what a dead leader has left, and undeploys that happened without a leader."""
-        self._ended_ids.update(await self._backend.remove_orphans())
-        for version in self._versions.all():
-            if any(instance.instance_id in self._ended_ids for instance in version.instances()):
-                self._mark_dirty(version)
+        """Find undeploys that happened without a leader."""
         while self.lease.is_held and not self._is_stopping:
             try:
                 await self._find_queues()
@@ -199,9 +249,7 @@ class Reconciler:
         while True:
             await self._has_work.wait()
             self._has_work.clear()
-            if not self.lease.is_held:
-                if self.lease.is_held_by_other:
-                    self._stop_instances()
+            if not (self.lease.is_held and self._has_adopted):
                 continue
             for version_id in list(self._dirty):
                 if len(self._passes) >= MAX_CONCURRENT:
@@ -242,8 +290,11 @@ class Reconciler:
         self._schedule_next(version, plan)
 
     async def _reconcile(self, version: VersionInstances) -> Plan:
+        if not self._is_known(version):
+            return Plan(next_at=self._clock() + UNKNOWN_S)
         statuses = self._backend.statuses(version.version_id)
-        for lost in version.find_lost(statuses.keys()):
+        adopted = [self._backend.record(instance_id) for instance_id in statuses]
+        for lost in version.find_lost(statuses.keys(), [one for one in adopted if one is not None]):
             self._check_lease()
             await self._executor.restore(version, lost)
         if version.deployment is not None and not self._versions.is_stored(version.version_id):
@@ -262,7 +313,6 @@ class Reconciler:
             statuses=statuses,
             has_queue=version.has_queue,
             has_wake_request=version.version_id in self._wake_requests,
-            ended_ids=self._ended_ids,
         )
         self._wake_requests.discard(version.version_id)
         plan = planner.plan(snapshot)
@@ -277,11 +327,18 @@ class Reconciler:
         has_instances = bool(self._backend.statuses(version.version_id))
         if planner.is_finished and version.is_empty() and not has_instances:
             self._versions.forget(version)
-            del self._planners[version.version_id]
+            self._planners.pop(version.version_id, None)
         elif plan.actions:
             # The actions may require more, and not all of them cause an event.
             self._mark_dirty(version)
         return plan
+
+    def _is_known(self, version: VersionInstances) -> bool:
+        """Whether the backend can tell of every instance that the version has or wants."""
+        clusters = {instance.backend for instance in version.instances()}
+        if version.deployment is not None:
+            clusters.update(spec.backend for spec in version.deployment.specs)
+        return all(self._backend.is_known(cluster) for cluster in clusters)
 
     async def _store_results(self, version: VersionInstances, now: float) -> None:
         """Store the version's state, capacity and health if they have changed."""

@@ -82,7 +82,8 @@ class Autoscaler:
         )
         counted = Counter(instance.spec_id for instance in kept) + coming
         room = {
-            spec.spec_id: spec.max_instances - counted[spec.spec_id] for spec in deployment.specs
+            spec.spec_id: 0 if spec.is_external else spec.max_instances - counted[spec.spec_id]
+            for spec in deployment.specs
         }
         if not any(left > 0 for left in room.values()):
             self._waiting_since = None
@@ -112,7 +113,8 @@ class Autoscaler:
     ) -> Instance | None:
         """Return one surplus instance, `None` if there is none; ``kept`` is oldest first."""
         ready = [instance for instance in kept if is_running(instance, snapshot.now)]
-        spare = _above_minimum(deployment, ready)
+        above = _above_minimum(deployment, ready)
+        spare = [instance for instance in above if not instance.is_external]
         if len(ready) < 2 or not spare:
             return None
         plan.read_load(CALM_S)

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from gateway.errors import StoreUnavailable
-from gateway.store.names import META
+from gateway.store.names import META, PROCESSES
 from gateway.store.records import Store
 from http1.client.pool import Connect, Pool
 from queueing.interface import Bus, NoResponder, Subscription
@@ -148,7 +148,7 @@ class Holders:
 
 
 def _note_name(process: int) -> str:
-    return f"process.{process:04x}"
+    return f"{PROCESSES}{process:04x}"
 
 
 def _connect_to(host: str, port: int) -> Connect:

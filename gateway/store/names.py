@@ -39,11 +39,13 @@ SECRETS = "secrets"
 """``secrets.<functionId>.<versionId>``, encrypted."""
 META = "meta"
 """Not records: the leader's lease, the bootstrap digest, public signing keys, secrets of webhooks,
-and reservations of functions that are being registered."""
+reservations of functions that are being registered, and notes of processes."""
 WEBHOOKS = "webhooks"
 """Not records: webhooks that are to be delivered, by request id (`gateway.webhooks.records`)."""
 RESERVED = "reserved."
 """Prefix of the names of reservations in `META`."""
+PROCESSES = "process."
+"""Prefix of the notes in `META` that a gateway process has lived."""
 
 BUCKETS = (FUNCTIONS, KEYS, DETAILS, INSTANCES, ACCOUNTS, SECRETS, META, WEBHOOKS)
 IN_MEMORY = frozenset({INSTANCES})

@@ -4,7 +4,9 @@ They are read from the store's records at each scrape, so every process that kee
 role ``api`` or ``provision``) shows the same numbers, as of the workers' last heartbeats.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from gateway.domain.catalog import Catalog
 from gateway.domain.model import Deployment, Instance, Phase
@@ -12,6 +14,7 @@ from gateway.domain.states import is_running, of_deployment
 from runtime.metrics import MetricRegistry, Reading, ScrapedGauge
 
 _VERSION = ("function_id", "function_version_id")
+_INFO = (*_VERSION, "instance_id", "backend", "node", "agent_version", "gpus")
 
 
 def watch_instances(registry: MetricRegistry, catalog: Catalog, wall: Callable[[], float]) -> None:
@@ -35,10 +38,12 @@ def watch_instances(registry: MetricRegistry, catalog: Catalog, wall: Callable[[
             yield (*_labels(deployment), "busy"), busy
             yield (*_labels(deployment), "free"), total - busy
 
+    facts = partial(_read_facts, catalog)
     for name, help_text, labels, read in (
         ("gateway_instances_wanted", "Instances that should run", _VERSION, wanted),
         ("gateway_instances_running", "Instances that can serve", _VERSION, running),
         ("gateway_slots", "Slots of running instances", (*_VERSION, "state"), slots),
+        ("gateway_instance_info", "1 for each instance, with what its worker tells", _INFO, facts),
     ):
         registry.add(ScrapedGauge(name, help_text, labels, read))
 
@@ -57,6 +62,27 @@ def wanted_of(deployment: Deployment, instances: list[Instance]) -> int:
 
 def _labels(deployment: Deployment) -> tuple[str, str]:
     return deployment.function_id, deployment.version_id
+
+
+def _read_facts(catalog: Catalog) -> Iterator[Reading]:
+    for deployment in catalog.deployments():
+        for instance in _instances(catalog, deployment):
+            yield (*_labels(deployment), *_facts(instance)), 1
+
+
+def _facts(instance: Instance) -> tuple[str, ...]:
+    """Return the labels of an instance's own; ``gpus`` are names, each with its number."""
+    facts = instance.facts
+    gpus = facts.get("gpus")
+    named = [gpu["name"] for gpu in gpus] if isinstance(gpus, list) else []
+    counted = ", ".join(f"{count} x {name}" for name, count in Counter(named).items())
+    return (
+        instance.instance_id,
+        instance.backend,
+        str(facts.get("node", "")),
+        str(facts.get("agentVersion", "")),
+        counted,
+    )
 
 
 def _instances(catalog: Catalog, deployment: Deployment) -> list[Instance]:

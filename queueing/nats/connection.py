@@ -10,10 +10,10 @@ the old one while it unsubscribes is lost: a lease among it is delivered again w
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from secrets import token_hex
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from queueing.interface import ConnectionListener
 from queueing.nats.login import ConnectionOptions, LoginError, parse_server
@@ -159,6 +159,11 @@ class NatsConnection:
     def server(self) -> str:
         """Host and port of the present server, empty without a link."""
         return str(self._server) if self._link is not None else ""
+
+    @property
+    def server_info(self) -> Mapping[str, Any]:
+        """What the present server has said about itself (INFO), empty without a link."""
+        return self._link.info if self._link is not None else {}
 
     def add_listener(
         self, listener: ConnectionListener, denied: DeniedHandler | None = None

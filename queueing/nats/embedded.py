@@ -11,14 +11,14 @@ production there is no ``default_sentinel``.
 The first start creates an operator, the gateway's account and the system account, with the
 credentials of the gateway, in a folder that only its owner can read:
 
-    operator.nk       the operator's seed: signs accounts of versions
+    operator.nk       the seed of the operator's signing key: signs accounts of versions
     gateway.creds     the gateway's login
     system.creds      the gateway's login to the system account, which changes accounts
     server.conf       the server's configuration
     sentinel.conf     the part that admits clients without a login
 
-In production an operator's own tools may make the same: the account with the exports of
-`queueing.nats.accounts.users.gateway_account`, and a signing key in place of the operator's seed.
+In production `gateway nats init` makes the same, without a sentinel, and with keys that can be
+rotated.
 """
 
 import os
@@ -29,15 +29,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from queueing.interface import EmbeddedBrokerError
-from queueing.nats.accounts.jwt import (
-    Role,
-    Signer,
-    UserCredentials,
-    account_jwt,
-    operator_jwt,
-    user_credentials,
-)
-from queueing.nats.accounts.users import gateway_account, gateway_user, system_user
+from queueing.nats.accounts.jwt import Signer, user_credentials
+from queueing.nats.setup.keys import make_keys
+from queueing.nats.setup.plan import MAX_ACCOUNTS, MAX_PAYLOAD_BYTES, accounts_config
 from runtime.files import write_private
 
 _SEED = "operator.nk"
@@ -45,8 +39,6 @@ _GATEWAY = "gateway.creds"
 _SYSTEM = "system.creds"
 _SERVER = "server.conf"
 _SENTINEL = "sentinel.conf"
-_MAX_ACCOUNTS = 1_000_000
-"""One for each version that was ever deployed; nats-server's default is 1,000."""
 READY_LINE = "Server is ready"
 """Text of the log line after which the server accepts clients."""
 LISTENING_LINE = "Listening for client connections on"
@@ -112,31 +104,21 @@ def make_logins(folder: Path) -> Logins:
         return logins
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     now = int(time.time())
-    operator = Signer.of(Role.OPERATOR, os.urandom(32))
-    account = Signer.of(Role.ACCOUNT, os.urandom(32))
-    system = Signer.of(Role.ACCOUNT, os.urandom(32))
-    write_private(logins.operator_seed, operator.seed)
-    write_private(logins.gateway_credentials, gateway_user(account, os.urandom(32), now).text())
-    write_private(logins.system_credentials, system_user(system, os.urandom(32), now).text())
-    accounts = folder / "accounts"
-    write_private(folder / _SENTINEL, f"default_sentinel: {_default_user(account, now).jwt}\n")
+    keys = make_keys(os.urandom, now)
+    # A user that needs no key of its own (ADR-14 bearer token).
+    content = {"bearer_token": True, "issuer_account": keys.account_id}
+    signer = Signer(keys.account_signing)
+    sentinel = user_credentials(signer, "anybody", os.urandom(32), content, now)
+    write_private(logins.operator_seed, keys.operator_signing)
+    write_private(logins.gateway_credentials, keys.gateway_login.text())
+    write_private(logins.system_credentials, keys.system_login.text())
+    write_private(folder / _SENTINEL, f"default_sentinel: {sentinel.jwt}\n")
     write_private(
         logins.server_config,
-        f"operator: {operator_jwt(operator, 'gateway', system.public, now)}\n"
-        f"system_account: {system.public}\n"
-        f'resolver: {{ type: full, dir: "{accounts}", limit: {_MAX_ACCOUNTS}, '
-        "allow_delete: true, hard_delete: true }\n"
-        "resolver_preload: {\n"
-        f"  {account.public}: {gateway_account(operator, account.public, now)}\n"
-        f"  {system.public}: {account_jwt(operator, system.public, 'system', now, {})}\n"
-        "}\n",
+        f'resolver: {{ type: full, dir: "{folder / "accounts"}", limit: {MAX_ACCOUNTS}, '
+        "allow_delete: true, hard_delete: true }\n" + accounts_config(keys),
     )
     return logins
-
-
-def _default_user(account: Signer, now: int) -> UserCredentials:
-    """Return a user that needs no key of its own (ADR-14 bearer token)."""
-    return user_credentials(account, "anybody", os.urandom(32), {"bearer_token": True}, now)
 
 
 def server_argv(folder: Path, host: str, port: int, logins: Logins) -> list[str]:
@@ -155,7 +137,7 @@ def server_argv(folder: Path, host: str, port: int, logins: Logins) -> list[str]
     write_private(
         config,
         f'listen: "{host}:{port or -1}"\n'
-        f"max_payload: {8 << 20}\n"
+        f"max_payload: {MAX_PAYLOAD_BYTES}\n"
         f'jetstream {{ store_dir: "{folder / "nats"}", max_mem: 1G, max_file: 1G }}\n'
         + logins.server_config.read_text()
         + logins.server_config.with_name(_SENTINEL).read_text(),

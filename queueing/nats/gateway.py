@@ -1,9 +1,17 @@
 """A gateway process's access to NATS: one connection for queue, administration and bus."""
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from queueing.interface import POLL_RECEIPT_S, WorkerCredentials
+from queueing.interface import (
+    POLL_RECEIPT_S,
+    CredentialsError,
+    LoginCallout,
+    LoginCheck,
+    WorkerConnection,
+    WorkerCredentials,
+)
 from queueing.nats.admin import JetStreamAdmin
 from queueing.nats.bus import NatsBus
 from queueing.nats.connection import NatsConnection
@@ -11,11 +19,16 @@ from queueing.nats.jetstream import StreamSettings
 from queueing.nats.login import ConnectionOptions, Login
 from queueing.nats.metrics import register_connection, register_queue
 from queueing.nats.polls import NatsPolls
+from queueing.nats.presence import OWN_ACCOUNT, listening_workers
 from queueing.nats.queue import JetStreamQueue
 from queueing.nats.settings import GatewayNatsSettings
 from queueing.own_requests import queue_limits
 from queueing.settings import QueueSettings
 from runtime.metrics import MetricRegistry
+
+if TYPE_CHECKING:
+    from queueing.nats.accounts.callout import NatsCallout
+    from queueing.nats.accounts.credentials import LoginFiles
 
 _RECONNECT_MAX_S = 0.75
 _MAX_LEASED = 100_000
@@ -40,6 +53,8 @@ class NatsGatewayBroker:
         ``worker_urls`` are the servers' as workers reach them, empty if they are ``nats.urls``.
         """
         self._nats = nats
+        self._registry = registry
+        self._callout: NatsCallout | None = None
         self._region = queue.region
         self._worker_urls = worker_urls or nats.urls
         self._connection = NatsConnection(connection_options(nats))
@@ -76,28 +91,63 @@ class NatsGatewayBroker:
         await self._polls.poll(version_id, request_id, envelope, timeout_s)
 
     def worker_environment(self) -> Mapping[str, str]:
-        """Return the servers' URLs as a setting of the worker agent."""
-        return {"WORKER_NATS__URLS": ",".join(self._worker_urls)}
+        """Return the servers' URLs, and whom to trust for them, as settings of the worker agent."""
+        ca_file = self._nats.ca_file
+        trusted = {"WORKER_NATS__CA_FILE": str(ca_file.absolute())} if ca_file else {}
+        return {"WORKER_NATS__URLS": ",".join(self._worker_urls), **trusted}
 
     def worker_credentials(self) -> WorkerCredentials | None:
         """Return the issuer of workers' logins, `None` unless its files are configured.
 
         Raises `queueing.interface.CredentialsError`.
         """
+        files = self._login_files()
+        if files is None:
+            return None
+        # Imported here: a process that serves invocations only does not need the memory.
+        from queueing.nats.accounts.credentials import NatsWorkerCredentials  # noqa: PLC0415
+
+        return NatsWorkerCredentials(
+            files, connection_options(self._nats), self._region, self._worker_urls
+        )
+
+    def login_callout(self, check: LoginCheck) -> LoginCallout | None:
+        """Return the auth callout, `None` unless ``nats.callout`` is set.
+
+        Raises `queueing.interface.CredentialsError`.
+        """
+        if not self._nats.callout:
+            return None
+        files = self._login_files()
+        if files is None:
+            raise CredentialsError(
+                "nats.callout needs operator_seed_file, system_credentials_file, credentials_file"
+            )
+        from queueing.nats.accounts.callout import NatsCallout  # noqa: PLC0415
+
+        options = connection_options(self._nats)
+        self._callout = NatsCallout(files, options, self._region, check, self._registry)
+        return self._callout
+
+    async def listening_workers(self, version_id: str) -> Sequence[WorkerConnection]:
+        """Return the connections of NVCF's workers that listen to a version's cancels."""
+        if self._callout is not None:
+            return await self._callout.listening_workers(version_id)
+        return await listening_workers(self._connection, OWN_ACCOUNT, version_id)
+
+    async def disconnect_worker(self, connection: WorkerConnection) -> None:
+        """End a worker's connection, if there is a callout that refuses the next."""
+        if self._callout is not None:
+            await self._callout.disconnect(connection)
+
+    def _login_files(self) -> "LoginFiles | None":
         nats = self._nats
         if not (nats.operator_seed_file and nats.system_credentials_file and nats.credentials_file):
             return None
-        # Imported here: a process that serves invocations only does not need the memory.
-        from queueing.nats.accounts.credentials import (  # noqa: PLC0415
-            LoginFiles,
-            NatsWorkerCredentials,
-        )
+        from queueing.nats.accounts.credentials import LoginFiles  # noqa: PLC0415
 
-        files = LoginFiles(
+        return LoginFiles(
             nats.operator_seed_file, nats.system_credentials_file, nats.credentials_file
-        )
-        return NatsWorkerCredentials(
-            files, connection_options(nats), self._region, self._worker_urls
         )
 
     async def close(self) -> None:

@@ -38,6 +38,9 @@ class GatewayNatsSettings(Section):
     system_credentials_file, the workers of each function version get an account of their own."""
     system_credentials_file: ExistingFile | None = None
     """File with a login to the system account, through which these accounts are published."""
+    callout: bool = False
+    """Whether NVCF's workers are let in by their token (an auth callout). It needs the three files,
+    and one line more in the configuration of the NATS servers (docs/nvidia-workers.md)."""
     ca_file: ExistingFile | None = None
     """CA certificates (PEM) that verify the servers; unset: those of the system."""
 
@@ -55,3 +58,5 @@ class WorkerNatsSettings(Section):
     """Token in place of credentials_file, sent in the format that NVCF's auth callout reads."""
     token: SecretText | None = None
     """Token in place of credentials_file, sent unchanged."""
+    ca_file: ExistingFile | None = None
+    """CA certificates (PEM) that verify the servers; unset: those of the system."""

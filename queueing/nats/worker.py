@@ -2,6 +2,7 @@
 
 import base64
 import json
+import ssl
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -105,6 +106,7 @@ def connection_options(
         servers=nats.urls,
         name=f"worker_{version_id}_{instance_id}",
         login=login,
+        tls=ssl.create_default_context(cafile=nats.ca_file) if nats.ca_file else None,
         inbox_prefix=worker_inbox(version_id, instance_id),
     )
 

@@ -1,8 +1,8 @@
 """A gateway process's access to Redis: one connection for queue, administration and bus."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from queueing.interface import POLL_RECEIPT_S, WorkerCredentials
+from queueing.interface import POLL_RECEIPT_S, LoginCheck, WorkerConnection, WorkerCredentials
 from queueing.own_requests import queue_limits
 from queueing.redis.addresses import without_login
 from queueing.redis.admin import RedisAdmin
@@ -88,6 +88,16 @@ class RedisGatewayBroker:
         from queueing.redis.accounts import worker_credentials  # noqa: PLC0415
 
         return worker_credentials(self._connection, self._region, self._worker_urls)
+
+    def login_callout(self, check: LoginCheck) -> None:
+        """Return `None`: NVCF's workers know NATS only."""
+
+    async def listening_workers(self, version_id: str) -> Sequence[WorkerConnection]:  # noqa: ARG002
+        """Return nobody."""
+        return ()
+
+    async def disconnect_worker(self, connection: WorkerConnection) -> None:
+        """Nothing: there is none."""
 
     async def close(self) -> None:
         """End the connection."""

@@ -5,38 +5,16 @@ import json
 import os
 import shlex
 import sys
-from typing import NamedTuple
 
-from typer.testing import CliRunner
-
-from gateway.cli.program import app
-from tests.support.dev import Dev
+from tests.support.dev import Dev, cli_environment, run_cli
 from tests.support.programs import Program, gateway
-
-
-class Ran(NamedTuple):
-    """Exit code and output of a command."""
-
-    code: int
-    out: str
-    err: str
-
-
-def env(dev: Dev) -> dict[str, str]:
-    return {"GATEWAY_API_URL": dev.ready["api_url"], "GATEWAY_API_KEY": dev.ready["api_key"]}
-
-
-async def run(dev: Dev, *arguments: str, stdin: str | None = None) -> Ran:
-    runner = CliRunner(env=env(dev))
-    result = await asyncio.to_thread(runner.invoke, app, arguments, input=stdin)
-    return Ran(result.exit_code, result.stdout, result.stderr)
 
 
 async def piped_to(dev: Dev, data: bytes, *arguments: str) -> bytes:
     """Run the program itself with ``data`` as its standard input; return what it prints."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", "gateway", *arguments),
-        env={**os.environ, **env(dev)},
+        env={**os.environ, **cli_environment(dev)},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
@@ -46,20 +24,20 @@ async def piped_to(dev: Dev, data: bytes, *arguments: str) -> bytes:
 
 
 async def name_of(dev: Dev) -> str:
-    shown = await run(dev, "functions", "show", dev.ready["function_id"], "--json")
+    shown = await run_cli(dev, "functions", "show", dev.ready["function_id"], "--json")
     return str(json.loads(shown.out)["name"])
 
 
 async def test_a_function_is_invoked_by_its_name(dev: Dev) -> None:
     name = await name_of(dev)
-    called = await run(dev, "invoke", name, "/echo", "-d", "hello")
+    called = await run_cli(dev, "invoke", name, "/echo", "-d", "hello")
     assert (called.code, called.out) == (0, "hello")
-    piped = await run(dev, "invoke", name, "/echo", "--file", "-", stdin="from stdin")
+    piped = await run_cli(dev, "invoke", name, "/echo", "--file", "-", stdin="from stdin")
     assert (piped.code, piped.out) == (0, "from stdin")
     reflected = await piped_to(dev, b' {"a": 1}', "invoke", name, "/reflect", "--file", "-")
     assert b'["content-type","application/json"]' in reflected
     by_id = ("invoke", dev.ready["function_id"], "echo", "--function-version")
-    version = await run(
+    version = await run_cli(
         dev, *by_id, dev.ready["function_version_id"], "-X", "POST", "-d", "x", "-i", "-H", "a: b"
     )
     assert (version.code, version.out) == (0, "x")
@@ -69,25 +47,25 @@ async def test_a_function_is_invoked_by_its_name(dev: Dev) -> None:
 
 async def test_the_exit_code_tells_the_status(dev: Dev) -> None:
     name = await name_of(dev)
-    missing = await run(dev, "invoke", name, "/nowhere")
+    missing = await run_cli(dev, "invoke", name, "/nowhere")
     assert missing.code == 4
-    refused = await run(dev, "invoke", name, "/echo", "--api-key", "nvapi-nobody")
+    refused = await run_cli(dev, "invoke", name, "/echo", "--api-key", "nvapi-nobody")
     assert (refused.code, refused.out) == (1, "")  # The name cannot be looked up.
-    refused = await run(
+    refused = await run_cli(
         dev, "invoke", dev.ready["function_id"], "/echo", "--api-key", "nvapi-nobody"
     )
     assert (refused.code, refused.out) == (4, "")
     assert refused.err.startswith("gateway: ")
     assert "(401 Unauthorized" in refused.err
-    nowhere = await run(dev, "invoke", name, "/", "--api-url", "http://127.0.0.1:1")
+    nowhere = await run_cli(dev, "invoke", name, "/", "--api-url", "http://127.0.0.1:1")
     assert nowhere.code == 1
-    both = await run(dev, "invoke", name, "/", "-d", "x", "--file", "-")
+    both = await run_cli(dev, "invoke", name, "/", "-d", "x", "--file", "-")
     assert both.code == 2
 
 
 async def test_a_stream_is_printed_as_it_arrives(dev: Dev) -> None:
     program: Program = gateway(
-        *("invoke", await name_of(dev), "/sse?events=1000&interval_ms=50"), env=env(dev)
+        *("invoke", await name_of(dev), "/sse?events=1000&interval_ms=50"), env=cli_environment(dev)
     )
     try:
         await asyncio.to_thread(program.wait_line, lambda line: line.startswith("data:"))
@@ -99,16 +77,16 @@ async def test_a_stream_is_printed_as_it_arrives(dev: Dev) -> None:
 
 async def test_what_runs_and_where_is_listed(dev: Dev) -> None:
     name = await name_of(dev)
-    listed = json.loads((await run(dev, "instances", name, "--json")).out)
+    listed = json.loads((await run_cli(dev, "instances", name, "--json")).out)
     (instance,) = listed
     assert instance["instanceStatus"] == "RUNNING"
-    assert instance["instanceId"] in (await run(dev, "instances")).out
-    assert "CPU" in (await run(dev, "gpus")).out
+    assert instance["instanceId"] in (await run_cli(dev, "instances")).out
+    assert "CPU" in (await run_cli(dev, "gpus")).out
 
 
 async def test_the_logs_of_a_server_are_where_dev_says(dev: Dev) -> None:
     line = next(line for line in dev.program.output.splitlines() if "gateway logs NAME" in line)
     program, *words = shlex.split(line.replace("NAME", await name_of(dev)))
     assert program == "gateway"
-    printed = await run(dev, *words)
+    printed = await run_cli(dev, *words)
     assert (printed.code, printed.out != "") == (0, True), printed.err

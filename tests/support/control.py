@@ -17,6 +17,7 @@ from gateway.api.route import Api
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.bootstrap import BootstrapCheck
 from gateway.auth.keys import digest_of, new_key
+from gateway.auth.registration import Registrations
 from gateway.auth.sealing import SecretBox
 from gateway.auth.signing import MASTER_BYTES, TokenSigner, VerificationKeys
 from gateway.domain.catalog import Catalog
@@ -74,6 +75,12 @@ CLUSTERS = Clusters(
             (Gpu("B200", (InstanceType("x"),)),),
             accounts=frozenset({"vip"}),
             images=("*",),
+        ),
+        ClusterGroup(
+            "anywhere",
+            "external",
+            (Gpu("A10G", (InstanceType("own"),)),),
+            accounts=frozenset({"has-workers"}),
         ),
     ]
 )
@@ -262,6 +269,7 @@ async def control_plane(
         secrets=vault or OpenVault(),
         assets=assets or no_assets(),
         webhook_secrets=WebhookSecrets(store, SecretBox(os.urandom(32)), time.time, os.urandom),
+        registrations=Registrations(store, time.time),
         clock=time.time,
         new_id=new_uuid,
     )

@@ -1,14 +1,25 @@
 """The `gateway dev` command as a process."""
 
+import asyncio
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+from typer.testing import CliRunner
 
+from gateway.cli.program import app
 from tests.support.programs import Program, gateway
 from tests.support.waiting import PATIENCE_S, until_blocking
+
+
+class CliRun(NamedTuple):
+    """Exit code and output of a command."""
+
+    code: int
+    out: str
+    err: str
 
 
 class Dev(NamedTuple):
@@ -28,6 +39,18 @@ class Dev(NamedTuple):
         return httpx.AsyncClient(
             base_url=self.ready["invocation_url"], headers=self.headers, timeout=PATIENCE_S, **more
         )
+
+
+def cli_environment(dev: Dev) -> dict[str, str]:
+    """Return the environment in which commands call the API of ``dev``."""
+    return {"GATEWAY_API_URL": dev.ready["api_url"], "GATEWAY_API_KEY": dev.ready["api_key"]}
+
+
+async def run_cli(dev: Dev, *arguments: str, stdin: str | None = None) -> CliRun:
+    """Run one command, in a thread because it starts its own event loop."""
+    runner = CliRunner(env=cli_environment(dev))
+    result = await asyncio.to_thread(runner.invoke, app, arguments, input=stdin)
+    return CliRun(result.exit_code, result.stdout, result.stderr)
 
 
 def start_dev(

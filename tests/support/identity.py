@@ -18,6 +18,7 @@ from gateway.api.secrets.secret_store import SecretStore
 from gateway.app.credentials import CredentialChecker, JwtOptions
 from gateway.app.identity import Master, identity_of
 from gateway.auth.jwt import Issuer
+from gateway.auth.registration import Registrations
 from gateway.store.account_store import AccountStores
 from gateway.store.names import CONTROL
 from gateway.store.open import make_store
@@ -28,7 +29,7 @@ from runtime.ids import new_uuid
 from tests.support.control import CLUSTERS, Client, ControlPlane, SetQueue, WatchedCatalog
 from tests.support.jwks import AUDIENCE, NAME, TokenIssuer
 from tests.support.objects import no_assets
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, until
 
 DEFAULT_ACCOUNT = "nvcf-default"
 """Account whose admin tokens may also set up other accounts."""
@@ -56,6 +57,10 @@ class IdentityPlane(ControlPlane):
     def holder(self, credential: str) -> Client:
         """Return a client that sends ``credential`` as its bearer token."""
         return Client(self.session, credential)
+
+    async def until_revoked(self, version_id: str, token_id: str) -> None:
+        """Wait until this process knows that a registration token was revoked."""
+        await until(lambda: self.api.registrations.is_revoked(version_id, token_id))
 
     async def admin(self, nca_id: str) -> Client:
         """Return a client with an admin token of the account ``nca_id``."""
@@ -93,7 +98,8 @@ async def identity_plane(
     watcher = Watcher(store, catalog, CONTROL)
     watcher.start()
     jwt = None if issuer is None else JwtOptions(Issuer(NAME, (AUDIENCE,)), issuer.url)
-    credentials = CredentialChecker(store, catalog.model, jwt, master.signer)
+    registrations = Registrations(store, clock or time.time)
+    credentials = CredentialChecker(store, catalog.model, jwt, master.signer, registrations.apply)
     credentials.start()
     stores = AccountStores(store, watcher.wait_until_shown)
     secret_store = master.secret_store(stores)
@@ -109,12 +115,15 @@ async def identity_plane(
         secrets=secret_store,
         assets=no_assets(),
         webhook_secrets=master.webhook_secrets(store),
+        registrations=registrations,
         clock=clock or time.time,
         new_id=new_uuid,
     )
     workers = Workers(
         WorkerPorts(store, master.worker_token, _no_queue, time.time),
-        WorkerOptions("http://not.called", {"WORKER_NATS__URLS": url}),
+        WorkerOptions(
+            "http://not.called", {"WORKER_NATS__URLS": url, "WORKER_NATS__CA_FILE": "/here/ca.pem"}
+        ),
     )
     try:
         async with asyncio.timeout(PATIENCE_S):

@@ -1,7 +1,7 @@
 """A reconciler with a backend that runs nothing: the test decides what happens to instances."""
 
 import time
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -34,8 +34,18 @@ class IdleBackend:
     def listen(self, on_change: OnChange) -> None:
         self._on_change = on_change
 
-    async def remove_orphans(self) -> Collection[str]:
-        return ()
+    async def adopt(self) -> None:
+        pass
+
+    def release(self) -> None:
+        pass
+
+    def record(self, instance_id: str) -> Instance | None:
+        found = self._instances.get(instance_id)
+        return None if found is None else found[0]
+
+    def is_known(self, cluster: str) -> bool:
+        return True
 
     def version_ids(self) -> Iterable[tuple[str, str]]:
         return {

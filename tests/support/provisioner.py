@@ -1,6 +1,7 @@
 """One reconciler with its local process backend, in this process or in a separate one.
 
-``python -m tests.support.provisioner URL FOLDER`` runs one until it is killed.
+``python -m tests.support.provisioner URL FOLDER`` runs one until it is stopped or killed; its
+instances go on.
 """
 
 import sys
@@ -46,6 +47,7 @@ PROVISION: dict[str, Any] = {
     "unresponsive_s": 30.0,
     "idle_s": 1.0,
     "stop_grace_s": 5.0,
+    "at_stop": "end",
 }
 
 
@@ -76,8 +78,9 @@ class Provisioner:
         nats_url: str,
         folder: Path,
         store_of: Callable[[NatsStoreConnection], Store] = NatsStore,
+        **settings: Any,
     ) -> None:
-        """``store_of`` makes the store of the reconciler."""
+        """``store_of`` makes the store of the reconciler; ``settings`` differ from `PROVISION`."""
         self.url = nats_url
         self.folder = folder
         self.connection = NatsStoreConnection(NatsOptions(urls=(nats_url,), name="provisioner"))
@@ -90,7 +93,7 @@ class Provisioner:
         self.provisioning = Provisioning(
             store_of(self.connection),
             self.broker,
-            ProvisionSettings(folder=folder, **PROVISION),
+            ProvisionSettings(folder=folder, **{**PROVISION, **settings}),
             [CLUSTER],
             self._secrets,
             self._worker_environment,
@@ -125,10 +128,13 @@ class Provisioner:
 
 @asynccontextmanager
 async def provisioning(
-    nats_url: str, folder: Path, store_of: Callable[[NatsStoreConnection], Store] = NatsStore
+    nats_url: str,
+    folder: Path,
+    store_of: Callable[[NatsStoreConnection], Store] = NatsStore,
+    **settings: Any,
 ) -> AsyncIterator[Provisioner]:
     """Run a provisioner in this process while the block runs."""
-    candidate = Provisioner(nats_url, folder, store_of)
+    candidate = Provisioner(nats_url, folder, store_of, **settings)
     await candidate.connect()
     await candidate.start()
     try:
@@ -138,7 +144,7 @@ async def provisioning(
 
 
 async def _main(life: Lifecycle) -> int:
-    async with provisioning(sys.argv[1], Path(sys.argv[2])):
+    async with provisioning(sys.argv[1], Path(sys.argv[2]), at_stop="keep"):
         await life.stopping.wait()
     return 0
 

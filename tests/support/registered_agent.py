@@ -15,6 +15,7 @@ from gateway.api.routes.workers import WorkerOptions, WorkerPorts, Workers
 from gateway.api.schemas.workers import ConnectBody, ConnectResponse
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.bootstrap import BootstrapCheck
+from gateway.auth.registration import Registrations
 from gateway.auth.sealing import SecretBox
 from gateway.auth.signing import TokenSigner, VerificationKeys
 from gateway.auth.tokens import WorkerIdentity, mint, worker_principal
@@ -217,6 +218,7 @@ def _api(store: Store, signer: TokenSigner) -> Api:
         secrets=OpenVault(),
         assets=no_assets(),
         webhook_secrets=WebhookSecrets(store, SecretBox(os.urandom(32)), time.time, os.urandom),
+        registrations=Registrations(store, time.time),
         clock=time.time,
         new_id=new_uuid,
         region=REGION,

@@ -25,7 +25,7 @@ JOURNEY = (
     "attach",
 )
 """The folders in the order in which a request meets them; at the last its response comes back."""
-GENERATED = {"wire/nvcf_pb2.py"}
+GENERATED = {"wire/nvcf_pb2.py", "wire/nvcf_worker_pb2.py"}
 
 
 def modules(*folders: str) -> list[Path]:

@@ -39,7 +39,12 @@ from worker_agent.slots import Slots
 
 _PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 _COMMON = {"ts", "level", "logger", "event"}
-_OUTSIDE = {"gateway_queue_losses_total", "gateway_queue_republished_total", "gateway_upload_bytes"}
+_OUTSIDE = {
+    "gateway_queue_losses_total",
+    "gateway_queue_republished_total",
+    "gateway_upload_bytes",
+    "gateway_worker_logins_total",
+}
 """Metrics of the gateway that other tests watch: those of the broker and of collected bodies."""
 
 
@@ -76,7 +81,9 @@ def test_the_access_lines_fields_and_outcomes_are_listed() -> None:
 def test_the_audit_lines_fields_are_listed(caplog: pytest.LogCaptureFixture) -> None:
     change = Change(ROUTES[0], Principal("acme", "alice", frozenset(), EVERYTHING))
     ids = ("functionId", "functionVersionId", "deploymentId", "gpuSpecificationId")
-    change.concerns(dict.fromkeys((*ids, "keyId", "ncaId", "clientId"), "x"), None, "acme")
+    change.concerns(
+        dict.fromkeys((*ids, "keyId", "tokenId", "ncaId", "clientId"), "x"), None, "acme"
+    )
     change.end(200, "", "id", LineBudget(1))
     (record,) = caplog.records
     assert table("Audit line", "field") == set(vars(record)["fields"])

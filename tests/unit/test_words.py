@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("wire", "runtime", "http1", "queueing", "gateway", "worker_agent", "invocation_client")
-GENERATED = {"wire/nvcf_pb2.py"}
+GENERATED = {"wire/nvcf_pb2.py", "wire/nvcf_worker_pb2.py"}
 
 _BLOCK = re.compile(r"^```retired\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")

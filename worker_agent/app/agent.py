@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
 from http1.client.pool import Connect, Pool
@@ -35,6 +36,10 @@ EXIT_NOT_READY = 1
 HTTP2_IDLE_S = 300.0
 """So long an HTTP/2 connection to the inference server is kept without a request. A server that
 closes one says so before (RFC 9113 §6.8), so no request is lost."""
+NOT_COUNTED = (
+    "without control.url and control.token the gateway does not know this worker: "
+    "it counts for no deployment, and calls of a version that is not deployed are refused"
+)
 _DELIVERING_PER_SLOT = 4
 _MIN_DELIVERING = 256
 
@@ -44,7 +49,13 @@ _log = logging.getLogger("worker.agent")
 class Agent:
     """All parts of the process. `serve` runs it to its end."""
 
-    def __init__(self, settings: WorkerSettings) -> None:
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        facts: Mapping[str, object] | None = None,
+        registration_token: str = "",
+    ) -> None:
+        """``facts`` and ``registration_token`` are as in `worker_agent.heartbeat.Heartbeat`."""
         inference = settings.inference
         self._settings = settings
         host = inference_host(inference)
@@ -107,14 +118,27 @@ class Agent:
         )
         self.metrics.watch_jobs(lambda: self._runner.running)
         self.metrics.watch_channels(self._channels)
-        self._heartbeat = Heartbeat(settings, self.status, self._resize)
+        self._lifecycle: Lifecycle | None = None
+        self._heartbeat = Heartbeat(
+            settings,
+            self.status,
+            self._resize,
+            self._stop,
+            facts=facts,
+            registration_token=registration_token,
+        )
         if settings.control.url:
             self.metrics.watch_renewal(lambda: self._heartbeat.is_renewal_failing)
         self._reported_requests = 0.0
         self._is_reported_idle = False
         self._broker: WorkerBroker | None = None
         self._consumer: PullConsumer | None = None
-        self._admin = Admin(self.metrics.registry, self.failures)
+        drain_token = settings.drain.token
+        self._admin = Admin(
+            self.metrics.registry,
+            self.failures,
+            drain_token.get_secret_value() if drain_token else "",
+        )
 
     def failures(self) -> dict[str, str]:
         """Return the reasons why the agent takes no work, by component."""
@@ -143,12 +167,11 @@ class Agent:
     async def serve(self, lifecycle: Lifecycle) -> int:
         """Serve until the stop signal, then drain; return the process's exit code."""
         settings = self._settings
+        self._lifecycle = lifecycle
         async with AsyncExitStack() as stack:
-            address = settings.admin.listen
-            if settings.admin.port is not None:
-                address = type(address)(address.host, settings.admin.port)
-            await self._admin.listen(address)
+            await self._admin.listen(settings.admin_address, lifecycle.stop)
             stack.callback(self._admin.close)
+            stack.callback(self._admin.respond_to_drains)
             stack.callback(self._probe.close)
             try:
                 response = await self._heartbeat.begin(stack, lifecycle)
@@ -179,6 +202,8 @@ class Agent:
                 max_concurrency=self._slots.limit,
                 admin_port=self._admin.port,
             )
+            if not settings.control.url:
+                emit(_log, "worker.not_counted", logging.WARNING, reason=NOT_COUNTED)
             await lifecycle.stopping.wait()
             await self._drain()
         return 0
@@ -263,6 +288,12 @@ class Agent:
         self._pool.resize(limit)
         emit(_log, "worker.resized", **{"from": before, "to": limit})
         self._heartbeat.changed()
+
+    def _stop(self, reason: str) -> None:
+        """Drain and exit: the platform does not want this instance any more."""
+        if self._lifecycle is not None and not self._lifecycle.stopping.is_set():
+            emit(_log, "worker.told_to_stop", reason=reason)
+            self._lifecycle.stop()
 
     async def _drain(self) -> None:
         """Take no more requests, return those that have not begun, finish the rest."""

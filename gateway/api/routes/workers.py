@@ -1,5 +1,8 @@
 """The routes for worker agents: connect, and the heartbeats that renew the lease.
 
+An external worker registers first: it connects with a registration token, which makes the record of
+an instance (`gateway.auth.registration`), and goes on as that. A response tells it to stop.
+
 The reconciler writes one half of an instance's record (deployment, phase) and this module the other
 (connected, healthy, slots, busy, lease). A worker may connect, and gets new credentials, as long as
 the reconciler keeps the record, also while its version is drained. A worker without a record gets
@@ -14,6 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from gateway.api.registering import stop_reason, vacancy
 from gateway.api.route import AnyRoute, Api, Call, Route
 from gateway.api.schemas.workers import (
     ConnectBody,
@@ -22,16 +26,30 @@ from gateway.api.schemas.workers import (
     HeartbeatResponse,
 )
 from gateway.auth.scopes import WORKER
-from gateway.auth.tokens import WorkerIdentity, worker_of
+from gateway.auth.tokens import REGISTRATION, WorkerIdentity, registration_of, worker_of
+from gateway.domain.agent_settings import agent_settings, port_settings
 from gateway.domain.compare_and_set import compare_and_set
 from gateway.domain.lifecycle import timestamp
-from gateway.domain.model import Instance, InstanceKey, Record, RecordKey
-from gateway.errors import Forbidden, NotFound
+from gateway.domain.model import (
+    DetailsKey,
+    Instance,
+    InstanceKey,
+    Phase,
+    Record,
+    RecordKey,
+    VersionDetails,
+)
+from gateway.errors import BadRequest, Conflict, Forbidden, Gone, NotFound
 from queueing.interface import WorkerCredentials
+from wire.ids import parse_uuid
 from wire.worker_api import CONNECT_PATH, HEARTBEAT_PATH
 
 _EARLY = 5 / 6
 """The part of a lease above which a heartbeat without changes is not written."""
+_EXTERNAL_LEASE = 4 / 3
+"""An external worker's lease is stored that much longer, so that every second heartbeat need not be
+written: there may be thousands of them, and every process follows what is written."""
+_EXTERNAL_EARLY = 3 / 4
 READY_S = 1800.0
 """Seconds that a worker waits for the first healthy response of its inference server."""
 
@@ -111,6 +129,10 @@ class Workers:
             ),
         )
 
+    async def ensure_queue(self, version_id: str) -> None:
+        """Create a version's queue unless it exists."""
+        await self._ports.ensure_queue(version_id)
+
     async def environment(self, instance: Instance) -> Mapping[str, str]:
         """Return the environment with which an instance's worker is started."""
         worker = WorkerIdentity(
@@ -126,6 +148,8 @@ class Workers:
 
     async def connect(self, api: Api, call: Call[ConnectBody, None]) -> ConnectResponse:
         """Register a worker as connected, and give it new credentials."""
+        if call.principal.kind == REGISTRATION:
+            return await self._register(api, call)
         worker, body, options = worker_of(call.principal), call.body, self._options
         if (body.function_id, body.function_version_id, body.instance_id) != (
             worker.function_id,
@@ -134,9 +158,12 @@ class Workers:
         ):
             raise Forbidden("The token is another instance's")
         now = self._ports.clock()
+        facts = facts_of(body)
         instance = await self._change(
-            worker, lambda record: apply_connect(record, now, options.lease_s), now
+            worker, lambda record: apply_connect(record, now, options.lease_s, facts), now
         )
+        if api.registrations.is_revoked(worker.version_id, instance.registered_with):
+            raise Forbidden("The registration token was revoked")
         await self._ports.ensure_queue(worker.version_id)
         credentials: Mapping[str, object] = {}
         if self._ports.credentials is not None:
@@ -154,7 +181,72 @@ class Workers:
                 "expires_in_seconds": options.token_s,
                 "lease_seconds": options.lease_s,
                 "max_request_concurrency": concurrency_of(api, instance),
+                "stop": stop_reason(api, instance),
             }
+        )
+
+    async def _register(self, api: Api, call: Call[ConnectBody, None]) -> ConnectResponse:
+        """Make an external worker an instance, or the one again whose record was lost.
+
+        Raises `Forbidden` for a revoked token, `Gone` for a version that was deleted, and
+        `Conflict` as long as the version has no place for it.
+        """
+        token, body, records = registration_of(call.principal), call.body, self._ports.records
+        named = (body.function_id or token.function_id, body.function_version_id)
+        if named not in {(token.function_id, token.version_id), (token.function_id, None)}:
+            raise Forbidden("The token is for another version")
+        instance_id = _instance_id_of(api, body)
+        await api.registrations.check(token)
+        now, options = self._ports.clock(), self._options
+        found = await records.get(DetailsKey(token.function_id, token.version_id))
+        details = found[0] if found is not None else None
+        if not isinstance(details, VersionDetails) or details.account != token.account:
+            raise Gone("The version was deleted")
+        deployment, spec = await vacancy(api, records, token, instance_id, now)
+        before = await records.get(InstanceKey(token.version_id, instance_id))
+        if before is not None and isinstance(before[0], Instance):
+            if not before[0].is_external or now < before[0].lease_until:
+                raise Conflict("Another worker is this instance")
+        instance = Instance(
+            instance_id,
+            deployment.deployment_id,
+            spec.spec_id,
+            deployment.function_id,
+            deployment.version_id,
+            token.account,
+            spec.gpu,
+            spec.instance_type,
+            spec.backend,
+            Phase.STARTING,
+            created_at=timestamp(now),
+            updated_at=timestamp(now),
+            is_connected=True,
+            lease_until=math.ceil(now + options.lease_s),
+            registered_with=token.subject,
+            facts=facts_of(body) or {},
+        )
+        await records.put(instance, 0 if before is None else before[1])
+        worker = WorkerIdentity(
+            token.account, instance.function_id, instance.version_id, instance_id
+        )
+        return ConnectResponse(
+            region=api.region,
+            token=self._token(worker, now),
+            expires_in_seconds=options.token_s,
+            lease_seconds=options.lease_s,
+            max_request_concurrency=spec.concurrency,
+            instance_id=instance_id,
+            function_id=instance.function_id,
+            function_version_id=instance.version_id,
+            environment={
+                **_elsewhere(options.broker_environment),
+                **agent_settings(details.spec),
+                **port_settings(details.spec),
+                "WORKER_INSTANCE__TYPE": spec.instance_type,
+                "WORKER_INSTANCE__BACKEND": spec.backend,
+                "WORKER_INFERENCE__MAX_CONCURRENCY": str(spec.concurrency),
+                "WORKER_HEALTH__READY_TIMEOUT_S": f"{options.ready_s:.0f}",
+            },
         )
 
     async def heartbeat(self, api: Api, call: Call[HeartbeatBody, None]) -> HeartbeatResponse:
@@ -167,7 +259,9 @@ class Workers:
             worker, lambda record: apply_heartbeat(record, body, now, lease_s), now
         )
         return HeartbeatResponse(
-            lease_seconds=lease_s, max_request_concurrency=concurrency_of(api, instance)
+            lease_seconds=lease_s,
+            max_request_concurrency=concurrency_of(api, instance),
+            stop=stop_reason(api, instance),
         )
 
     async def _change(
@@ -211,7 +305,31 @@ def concurrency_of(api: Api, instance: Instance) -> int | None:
     return None if spec is None else spec.concurrency
 
 
-def apply_connect(instance: Instance, now: float, lease_s: float) -> Instance:
+def _elsewhere(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the broker's settings for another machine, which has no file of this one."""
+    return {name: value for name, value in environment.items() if not name.endswith("_FILE")}
+
+
+def facts_of(body: ConnectBody) -> Mapping[str, object] | None:
+    """Return what a worker tells of itself, in the form of the API; `None` if it does not say."""
+    if body.worker is None:
+        return None
+    return body.worker.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _instance_id_of(api: Api, body: ConnectBody) -> str:
+    """Return the id of the instance that a worker registers as."""
+    if body.instance_id is None:
+        return api.new_id()
+    found = parse_uuid(body.instance_id.encode())
+    if found is None:
+        raise BadRequest("instanceId must be the UUID that the worker was given")
+    return found
+
+
+def apply_connect(
+    instance: Instance, now: float, lease_s: float, facts: Mapping[str, object] | None = None
+) -> Instance:
     """Return the record of an instance whose worker has connected at ``now``, Unix seconds.
 
     Its health is unknown before its first heartbeat, unless its lease has not ended.
@@ -222,6 +340,7 @@ def apply_connect(instance: Instance, now: float, lease_s: float) -> Instance:
         is_connected=True,
         is_healthy=instance.is_healthy and has_lease,
         lease_until=math.ceil(now + lease_s),
+        facts=instance.facts if facts is None else facts,
     )
 
 
@@ -231,7 +350,17 @@ def apply_heartbeat(
     """Return the record after a heartbeat; the same object when nothing has to be written.
 
     A worker that stops no longer counts as connected, but its instance is kept while it is busy.
+    The lease of one that is gone ends at once.
     """
+    if heartbeat.gone:
+        return replace(
+            instance,
+            is_connected=False,
+            is_healthy=False,
+            slots=0,
+            busy=0,
+            lease_until=min(instance.lease_until, math.floor(now)),
+        )
     changed = replace(
         instance,
         is_connected=not heartbeat.stopping,
@@ -239,12 +368,13 @@ def apply_heartbeat(
         slots=0 if heartbeat.stopping else heartbeat.slots,
         busy=heartbeat.busy,
     )
-    is_early = instance.lease_until - now > lease_s * _EARLY
+    early, stored = (_EXTERNAL_EARLY, _EXTERNAL_LEASE) if instance.is_external else (_EARLY, 1.0)
+    is_early = instance.lease_until - now > lease_s * early
     if is_early and replace(changed, busy=instance.busy) == instance:
         # Only whether any request is in progress matters: idle instances are stopped.
         if (heartbeat.busy > 0) == (instance.busy > 0):
             return instance
-    return replace(changed, lease_until=math.ceil(now + lease_s))
+    return replace(changed, lease_until=math.ceil(now + lease_s * stored))
 
 
 _TAG = "workers"

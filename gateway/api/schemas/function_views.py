@@ -17,6 +17,26 @@ StateName = Annotated[
 ]
 
 
+class GpuFactsView(View):
+    """A GPU of an instance's machine."""
+
+    name: str
+    memory_mib: int | None = Field(default=None, alias="memoryMiB")
+    uuid: str | None = None
+
+
+class WorkerFactsView(View):
+    """What an instance's worker tells of itself."""
+
+    node: str | None = None
+    """The machine."""
+    pod: str | None = None
+    """The pod or job."""
+    pid: int | None = None
+    agent_version: str | None = None
+    gpus: list[GpuFactsView] | None = None
+
+
 class InstanceView(View):
     """A running instance."""
 
@@ -37,6 +57,15 @@ class InstanceView(View):
     location: str
     instance_created_at: str
     instance_updated_at: str
+    healthy: bool
+    """Whether it can serve now."""
+    slots: int
+    """Requests that it serves at a time."""
+    busy: int
+    """Requests in progress, as of its last heartbeat."""
+    external: Literal[True] | None = None
+    """Its worker registered as it: the gateway starts and ends nothing."""
+    worker: WorkerFactsView | None = None
 
 
 class HealthView(View):

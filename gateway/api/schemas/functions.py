@@ -67,17 +67,20 @@ def _within_bounds(value: JsonValue) -> JsonValue:
     return value
 
 
+SecretName = Annotated[
+    str,
+    text_rule(
+        r"^[a-z0-9A-Z][a-z0-9A-Z_.\-]*$",
+        "consist of letters, digits, -, _ and ., and begin with a letter or digit",
+        max_length=48,
+    ),
+]
+
+
 class Secret(Body):
     """A secret that instances get as a file. Its value is never returned."""
 
-    name: Annotated[
-        str,
-        text_rule(
-            r"^[a-z0-9A-Z][a-z0-9A-Z_.\-]*$",
-            "consist of letters, digits, -, _ and ., and begin with a letter or digit",
-            max_length=48,
-        ),
-    ]
+    name: SecretName
     value: Annotated[
         JsonValue,
         AfterValidator(_within_bounds),

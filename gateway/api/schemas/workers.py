@@ -5,17 +5,43 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
-from gateway.api.schemas.fields import WHOLE, Body, ShortText, Uuid, View
+from gateway.api.schemas.fields import WHOLE, Body, ShortText, Uuid, View, items
 
 Slots = Annotated[int, Field(ge=0, le=1_000_000), WHOLE]
 
 
-class ConnectBody(Body):
-    """The instance of the worker; all three ids must be those of the token."""
+class GpuFacts(Body):
+    """A GPU of the worker's machine."""
 
-    instance_id: ShortText
-    function_id: Uuid
-    function_version_id: Uuid
+    name: ShortText
+    memory_mib: Annotated[int, Field(ge=0)] | None = Field(default=None, alias="memoryMiB")
+    uuid: ShortText | None = None
+
+
+class WorkerFacts(Body):
+    """What a worker tells of itself; nothing depends on it."""
+
+    node: ShortText | None = None
+    """The machine."""
+    pod: ShortText | None = None
+    """The pod, the job or whatever else the process belongs to."""
+    pid: Annotated[int, Field(ge=0)] | None = None
+    agent_version: ShortText | None = None
+    gpus: Annotated[list[GpuFacts], items(64)] = Field(default_factory=list)
+
+
+class ConnectBody(Body):
+    """The instance of the worker.
+
+    With a worker token all three ids must be those of the token. With a registration token none is
+    required: the worker becomes a new instance, or, with ``instanceId``, the one that it was before
+    its record was lost.
+    """
+
+    instance_id: ShortText | None = None
+    function_id: Uuid | None = None
+    function_version_id: Uuid | None = None
+    worker: WorkerFacts | None = None
 
 
 class ConnectResponse(View):
@@ -37,6 +63,14 @@ class ConnectResponse(View):
     """The worker counts as lost after this time without a heartbeat."""
     max_request_concurrency: int | None = None
     """Requests to process at a time from now on; absent: unchanged."""
+    stop: str | None = None
+    """Why the worker is to finish its requests and to exit; absent: it is not."""
+    instance_id: str | None = None
+    """After a registration: the instance that the worker is from now on."""
+    function_id: str | None = None
+    function_version_id: str | None = None
+    environment: dict[str, str] | None = None
+    """After a registration: settings of the worker, as environment variables; its own win."""
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         """Leave out the credentials."""
@@ -56,6 +90,8 @@ class HeartbeatBody(Body):
     """Requests in progress; at least 1 when there was one since the last heartbeat."""
     stopping: bool = False
     """It takes no more requests and ends when it has none."""
+    gone: bool = False
+    """It has none and ends now: this is its last heartbeat."""
 
 
 class HeartbeatResponse(View):
@@ -64,4 +100,6 @@ class HeartbeatResponse(View):
     lease_seconds: float
     """As in the response to connect."""
     max_request_concurrency: int | None = None
+    """As in the response to connect."""
+    stop: str | None = None
     """As in the response to connect."""

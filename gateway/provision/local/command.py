@@ -19,23 +19,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway.domain.grpc import is_grpc
 from gateway.provision.backend import LaunchSpec
-from gateway.provision.local.shellwords import split
+from gateway.provision.launch import (
+    MAX_STRING_BYTES,
+    LaunchError,
+    container_args,
+    function_environment,
+    image_of,
+    platform_environment,
+    start_of,
+    text_of,
+    words_of,
+    worker_settings,
+)
 
 SCHEME = "process://"
 _RUNNING = re.compile(r"http://(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})/?")
 """URL of an inference server that runs already: the agent speaks no TLS and adds no path."""
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH")
 """Variables that instances inherit: never the gateway's settings, which hold credentials."""
-MAX_STRING_BYTES = 131_072 - 1
-"""Limit of an argument, or of a variable with name and ``=``: 32 pages, less the NUL at the end."""
 MAX_ALL_BYTES = (2 << 20) - 4096
 """Limit of all arguments and variables, each counted with its NUL and the pointer to it."""
-MAX_IMAGE_CHARS = 4096
 _POINTER_BYTES = 8
-_SHOWN_CHARS = 200
-_DEFAULT_PORT = 8000
 _MAX_PORT = 65535
 
 
@@ -44,10 +49,6 @@ class ServerAddress(NamedTuple):
 
     host: str
     port: int
-
-
-class LaunchError(Exception):
-    """The launch spec has no executable command; another attempt fails as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ def inference_command(
     ``template`` is the cluster's command template for the container image, if it has one.
     """
     spec = launch.details.spec
-    if template is None or _text(spec, "helmChart"):
+    if template is None or text_of(spec, "helmChart"):
         raise LaunchError(_explain_no_command(launch))
     if not template.startswith(SCHEME):
         raise LaunchError(
@@ -119,22 +120,18 @@ def inference_command(
             "nor the address of a server that runs already, http://host:port"
         )
     values = {"{port}": str(allocation.port), "{python}": python, "{image}": image_of(launch)}
-    words = _split(template.removeprefix(SCHEME), "the cluster's command")
-    words += _split(_text(spec, "containerArgs"), "containerArgs")
+    words = words_of(template.removeprefix(SCHEME), "the cluster's command")
+    words += container_args(launch)
     if not words:
         raise LaunchError("the command is empty")
     return _check_command(
         tuple(_fill(word, values) for word in words),
-        {**inherited, **_function_environment(spec), **_platform_environment(launch, allocation)},
+        {
+            **inherited,
+            **function_environment(spec),
+            **platform_environment(launch, allocation.port, str(allocation.secrets_file)),
+        },
     )
-
-
-def image_of(launch: LaunchSpec) -> str:
-    """Return the container image, empty if there is none. Raises `LaunchError`."""
-    image = _text(launch.details.spec, "containerImage")
-    if len(image) > MAX_IMAGE_CHARS:
-        raise LaunchError(f"containerImage is longer than {MAX_IMAGE_CHARS:,} characters")
-    return image
 
 
 def worker_command(
@@ -148,30 +145,13 @@ def worker_command(
 
     The settings are those of ``config/worker.toml``. Raises `LaunchError`.
     """
-    spec, details = launch.details.spec, launch.details
-    health = spec.get("health")
-    health_settings = (
-        _health_settings(health, _number(spec, "inferencePort"))
-        if isinstance(health, Mapping)
-        else {}
-    )
     environment = {
         **inherited,
-        "WORKER_FUNCTION__ID": details.function_id,
-        "WORKER_FUNCTION__VERSION_ID": details.version_id,
-        "WORKER_FUNCTION__NAME": _text(spec, "name"),
-        "WORKER_INSTANCE__ID": launch.instance.instance_id,
-        "WORKER_INSTANCE__TYPE": launch.spec.instance_type,
-        "WORKER_INSTANCE__BACKEND": launch.spec.backend,
+        **worker_settings(launch, allocation.port, drain_s),
         "WORKER_INFERENCE__HOST": allocation.host,
-        "WORKER_INFERENCE__PORT": str(allocation.port),
-        "WORKER_INFERENCE__PROTOCOL": "grpc" if is_grpc(spec.get("inferenceUrl")) else "http",
-        "WORKER_INFERENCE__MAX_CONCURRENCY": str(launch.spec.concurrency),
         "WORKER_INFERENCE__ASSET_DIR": str(allocation.folder / "inputAssets"),
         "WORKER_INFERENCE__LARGE_OUTPUT_DIR": str(allocation.folder / "response"),
         "WORKER_ADMIN__LISTEN": f"{allocation.admin_host}:0",
-        "WORKER_DRAIN__TIMEOUT_S": f"{drain_s:g}",
-        **health_settings,
         **launch.worker_environment,
     }
     return _check_command(argv, environment)
@@ -181,40 +161,29 @@ def _explain_no_command(launch: LaunchSpec) -> str:
     """Return why the cluster has no command for the function's image, Helm chart or models."""
     spec, cluster = launch.details.spec, repr(launch.spec.backend)
     runs = f"cluster {cluster} runs commands in place of container images"
-    if _text(spec, "helmChart"):
+    if text_of(spec, "helmChart"):
         return f"{runs}: it cannot run a Helm chart (helmChart)"
     image = image_of(launch)
     if not image:
         return f"{runs}: it cannot run models without one (containerImage)"
-    return f"cluster {cluster} has no command for the image {_start_of(image)}"
-
-
-def _split(line: str, what: str) -> list[str]:
-    if len(line) > MAX_STRING_BYTES:
-        raise LaunchError(
-            f"{what} can have at most {MAX_STRING_BYTES:,} characters, not {len(line):,}"
-        )
-    try:
-        return split(line)
-    except ValueError as error:
-        raise LaunchError(f"{what} cannot be split into words: {error}") from error
+    return f"cluster {cluster} has no command for the image {start_of(image)}"
 
 
 def _fill(word: str, values: Mapping[str, str]) -> str:
     for name, value in values.items():
         if len(word) + word.count(name) * (len(value) - len(name)) > MAX_STRING_BYTES:
-            raise LaunchError(f"{_start_of(word)} is too long once its {name} is filled in")
+            raise LaunchError(f"{start_of(word)} is too long once its {name} is filled in")
         word = word.replace(name, value)
     return word
 
 
 def _check_command(argv: tuple[str, ...], environment: Mapping[str, str]) -> Command:
     """Return the command. Raises `LaunchError` if Linux cannot execute it."""
-    total = sum(_size(word, f"the argument {_start_of(word)}") for word in argv)
+    total = sum(_size(word, f"the argument {start_of(word)}") for word in argv)
     for name, value in environment.items():
         if not name or "=" in name:
-            raise LaunchError(f"{_start_of(name)} is not the name of an environment variable")
-        total += _size(f"{name}={value}", f"the environment variable {_start_of(name)}")
+            raise LaunchError(f"{start_of(name)} is not the name of an environment variable")
+        total += _size(f"{name}={value}", f"the environment variable {start_of(name)}")
     if total > MAX_ALL_BYTES:
         raise LaunchError(
             f"arguments and environment can have at most {MAX_ALL_BYTES:,} bytes together, "
@@ -234,63 +203,3 @@ def _size(text: str, what: str) -> int:
     if "\0" in text:
         raise LaunchError(f"{what} contains a NUL")
     return size + 1 + _POINTER_BYTES
-
-
-def _start_of(text: str) -> str:
-    return repr(text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}...")
-
-
-def _health_settings(health: Mapping[str, object], declared_port: int) -> dict[str, str]:
-    """Return the worker's health settings.
-
-    A port that equals ``declared_port`` means the inference server's, whose real port is allocated.
-    """
-    found = {}
-    if protocol := _text(health, "protocol"):
-        found["WORKER_HEALTH__PROTOCOL"] = protocol.lower()
-    if uri := _text(health, "uri"):
-        found["WORKER_HEALTH__PATH"] = uri if uri.startswith("/") else f"/{uri}"
-    if timeout := _text(health, "timeout"):
-        found["WORKER_HEALTH__TIMEOUT_S"] = timeout
-    if status := _number(health, "expectedStatusCode"):
-        found["WORKER_HEALTH__EXPECTED_STATUS"] = str(status)
-    port = _number(health, "port")
-    if port and port != (declared_port or _DEFAULT_PORT):
-        found["WORKER_HEALTH__PORT"] = str(port)
-    return found
-
-
-def _function_environment(spec: Mapping[str, object]) -> dict[str, str]:
-    """Return the function's ``containerEnvironment``."""
-    entries = spec.get("containerEnvironment")
-    found = {}
-    for entry in entries if isinstance(entries, list | tuple) else ():
-        if isinstance(entry, Mapping) and (key := _text(entry, "key")):
-            found[key] = _text(entry, "value")
-    return found
-
-
-def _platform_environment(launch: LaunchSpec, allocation: Allocation) -> dict[str, str]:
-    """Return the platform's variables for the inference server; they override the function's."""
-    instance = launch.instance
-    return {
-        "PORT": str(allocation.port),
-        "INFERENCE_PORT": str(allocation.port),
-        "INSTANCE_ID": instance.instance_id,
-        "INSTANCE_TYPE": instance.instance_type,
-        "GPU_NAME": instance.gpu,
-        "FUNCTION_ID": instance.function_id,
-        "FUNCTION_VERSION_ID": instance.version_id,
-        "NCA_ID": instance.account,
-        "NVCF_SECRETS_FILE": str(allocation.secrets_file),
-    }
-
-
-def _text(members: Mapping[str, object], name: str) -> str:
-    value = members.get(name)
-    return value if isinstance(value, str) else ""
-
-
-def _number(members: Mapping[str, object], name: str) -> int:
-    value = members.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0

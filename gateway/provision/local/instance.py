@@ -7,26 +7,32 @@ inference server is gone hands its requests back first: if it were killed at onc
 them, and no client would learn of it, until their leases expire. To stop an instance,
 the worker gets SIGTERM first, so that it takes no more requests and finishes those it has; then the
 inference server gets it. A process that does not end in time is killed. Each process leads its own
-session, which is killed with it, and both are killed by the kernel if the gateway process dies.
+session, which is killed with it.
+
+An instance may outlive the gateway process that started it: `release` leaves it, and so does the
+death of that process. The next one to have its folder watches the same processes from there on
+(`adopt`): as they are now, DOWN if one of them has ended meanwhile, STOPPING if the worker was told
+to stop.
 """
 
 import asyncio
 import errno
-import json
 import os
 import shutil
 import signal
 import subprocess
-from asyncio.subprocess import Process
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.domain.deployment import MAX_ERROR_BYTES
+from gateway.domain.model import Instance
 from gateway.provision.backend import InstanceStatus, LaunchSpec, RunState
-from gateway.provision.local.command import Command, LaunchError
-from gateway.provision.local.orphans import kill_session, record_processes
-from runtime.lifecycle import die_with_parent
+from gateway.provision.launch import LaunchError
+from gateway.provision.local.command import Command
+from gateway.provision.local.folder import InstanceFolder, InstanceRecord
+from gateway.provision.local.processes import InstanceProcess
 from runtime.tasks import spawn
 
 HAND_BACK_S = 1.0
@@ -36,7 +42,7 @@ END_S = 5.0
 """Time for an inference server to end after its worker has ended."""
 TAIL_LINES = 25
 MAX_LOG_BYTES = 16 << 20
-"""A log that is longer is deleted when its process is restarted."""
+"""A log that is longer is emptied when its process is started again or adopted."""
 _MIN_SECRET_CHARS = 4
 _FINAL = frozenset(
     {
@@ -52,52 +58,101 @@ _FINAL = frozenset(
 )
 """Errors of execve(2) that the command causes, not the state of the machine."""
 
-Commands = Callable[[LaunchSpec, Path], tuple[Command | None, Command]]
-"""Returns the commands of inference server and worker. Raises `LaunchError`, `OSError`.
 
-The first is `None` if the inference server runs already.
-"""
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The commands of one run by process, and what is recorded of it."""
+
+    commands: Mapping[str, Command]
+    record: InstanceRecord
+
+
+Plans = Callable[[LaunchSpec, Path], Run]
+"""Returns how to run an instance in a folder. Raises `LaunchError`, `OSError`."""
 
 
 class LocalInstance:
-    """One instance. ``on_change`` is called whenever `status` has changed."""
+    """One instance. ``on_change`` is called whenever `status` has changed.
+
+    `start` or `adopt` it first.
+    """
 
     def __init__(
         self,
-        launch: LaunchSpec,
-        folder: Path,
-        commands: Commands,
+        record: Instance,
+        running: Path,
         clock: Callable[[], float],
         on_change: Callable[["LocalInstance"], None],
+        *,
+        outlives: bool,
     ) -> None:
-        """``folder`` is for logs, secrets and records; ``clock`` returns Unix seconds."""
-        self.launch = launch
-        self._folder = folder
-        self._commands = commands
+        """``running`` is the folder of all instances; ``clock`` returns Unix seconds.
+
+        ``outlives``: its processes go on when this process ends.
+        """
+        self.record = record
+        self._running = running
+        self._outlives = outlives
         self._clock = clock
         self._on_change = on_change
+        self._folder: InstanceFolder | None = None
         self._request = asyncio.Event()
         """Set when `stop` or `fail` was called."""
         self._grace_s: float | None = None
+        self._is_terminated = False
+        """Whether the worker got SIGTERM from the process that had the instance before."""
         self._failure = ""
+        self._secrets: Mapping[str, str] = {}
         self._log_starts: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
-        self.status = InstanceStatus(launch.instance.instance_id, RunState.DOWN, clock())
+        self.status = InstanceStatus(record.instance_id, RunState.DOWN, clock())
 
     @property
     def has_stopped(self) -> bool:
         """Whether it was stopped and nothing of it runs any more."""
         return self._grace_s is not None and (self._task is None or self._task.done())
 
-    def start(self, launch: LaunchSpec) -> None:
+    def start(self, launch: LaunchSpec, plan: Plans) -> None:
         """Start it, unless it runs or is being stopped."""
         if self.status.state is not RunState.DOWN or self._grace_s is not None:
             return
-        self.launch = launch
+        self.record, self._secrets = launch.instance, launch.secrets
         self._failure = ""
         self._request.clear()
         self._set_state(RunState.UP)
-        self._task = spawn(self._supervise(), "provision.instance")
+        self._task = spawn(self._supervise(lambda: self._start(launch, plan)), "provision.instance")
+
+    def adopt(self, folder: InstanceFolder, names: Iterable[str]) -> None:
+        """Watch the processes ``names`` that another gateway process has started in ``folder``."""
+        self._folder = folder
+        self._secrets = folder.read_secrets()
+        ends_at = folder.stops_at()
+        if ends_at is not None:
+            self._is_terminated = True
+            self._grace_s = max(ends_at - self._clock(), 0.0)
+        for name in names:
+            _bound_log(folder.log(name))
+
+        def find() -> dict[str, InstanceProcess]:
+            return {name: InstanceProcess.find(folder.identity(name)) for name in names}
+
+        # Before the change is told: without a task, one that is being stopped has ended.
+        self._task = spawn(self._supervise(find), "provision.instance")
+        self._set_state(RunState.UP if ends_at is None else RunState.STOPPING)
+
+    def release(self) -> None:
+        """Leave it, as it is, to the next process that adopts it."""
+        if self._task is not None:
+            self._task.cancel()
+        if self._folder is not None:
+            self._folder.release()
+            self._folder = None
+
+    def remove(self) -> None:
+        """Delete its folder; nothing of it runs."""
+        if self._folder is not None:
+            self._folder.remove()
+            self._folder = None
 
     def stop(self, grace_s: float) -> None:
         """Let it finish its requests, then end it; a second call may shorten the grace period."""
@@ -125,45 +180,79 @@ class LocalInstance:
         for name in names or ("inference", "worker"):
             lines += self._last_lines(name)
         text = "\n".join(lines)
-        for secret in self.launch.secrets.values():
+        for secret in self._secrets.values():
             if len(secret) >= _MIN_SECRET_CHARS:
                 text = text.replace(secret, "***")
         return text
 
-    async def _supervise(self) -> None:
-        """Run the processes once, then set the status; leaves no process behind."""
-        processes: list[Process] = []
+    async def _supervise(self, processes_of: Callable[[], dict[str, InstanceProcess]]) -> None:
+        """Watch the processes to their end, then set the status; leaves no process behind."""
+        processes: dict[str, InstanceProcess] = {}
         reason, is_final = "", False
         try:
-            reason = await self._run(processes)
+            processes = processes_of()
+            reason = await self._watch(processes)
         except LaunchError as error:
             reason, is_final = _join_reason(str(error), ""), True
         except OSError as error:
             reason = _join_reason(f"cannot be started: {error.strerror}: {error.filename}", "")
             is_final = error.errno in _FINAL
+            if self._folder is not None:
+                self._folder.kill_all()
+        except asyncio.CancelledError:
+            if self._outlives:
+                for process in processes.values():
+                    process.release()
+                processes = {}
+            raise
         finally:
-            for process in processes:
-                _kill(process)
-        for process in processes:
-            await process.wait()
+            for process in processes.values():
+                process.kill(self.record.instance_id)
+        for process in processes.values():
+            await process.ended.wait()
         if self._grace_s is not None:
             # `has_stopped` becomes true only when this task is done.
             asyncio.get_running_loop().call_soon(self._on_change, self)
             return
         self._set_state(RunState.DOWN, reason, is_final=is_final)
 
-    async def _run(self, processes: list[Process]) -> str:
-        """Run both processes until one ends or a request comes; return why it ended."""
-        inference_command, agent_command = self._commands(self.launch, self._folder)
-        self._write_secrets()
-        started: dict[str, Process] = {}
-        if inference_command is not None:
-            started["inference"] = await self._spawn("inference", inference_command, processes)
-        started["worker"] = await self._spawn("worker", agent_command, processes)
+    def _start(self, launch: LaunchSpec, plan: Plans) -> dict[str, InstanceProcess]:
+        """Start the processes; without a pause, so that `release` finds all of them or none.
+
+        Raises `LaunchError` and `OSError`.
+        """
+        run = plan(launch, self._running / self.record.instance_id)
+        if self._folder is None:
+            self._folder = InstanceFolder.create(self._running, run.record)
+        folder = self._folder
+        folder.forget_run()
+        folder.write(run.record)
+        folder.write_secrets(dict(self._secrets))
+        started: dict[str, InstanceProcess] = {}
+        for name, command in run.commands.items():
+            log = folder.log(name)
+            _bound_log(log)
+            self._log_starts[name] = log.stat().st_size if log.exists() else 0
+            try:
+                started[name] = InstanceProcess.start(
+                    command, log, folder.identity(name), ends_with_us=not self._outlives
+                )
+            except OSError as error:
+                # The operating system does not say which file it was.
+                raise OSError(error.errno, error.strerror, _name_missing(error, command)) from error
+            except subprocess.SubprocessError as error:
+                raise OSError(errno.EIO, str(error), command.argv[0]) from error
+        return started
+
+    async def _watch(self, started: Mapping[str, InstanceProcess]) -> str:
+        """Wait until a process ends or a request comes, and act on it; return why it ended."""
         request = spawn(self._request.wait(), "provision.request")
-        exits = {spawn(process.wait(), "provision.wait"): name for name, process in started.items()}
+        exits = {
+            spawn(process.ended.wait(), "provision.wait"): name for name, process in started.items()
+        }
         try:
-            await asyncio.wait([request, *exits], return_when=asyncio.FIRST_COMPLETED)
+            if self._grace_s is None:
+                await asyncio.wait([request, *exits], return_when=asyncio.FIRST_COMPLETED)
             if self._grace_s is not None:
                 await self._terminate(started)
                 return ""
@@ -178,40 +267,45 @@ class LocalInstance:
                 task.cancel()
         what = "the inference server" if name == "inference" else "the worker agent"
         logs = ("inference",) if name == "inference" else ("worker", "inference")
-        ending = f"{what} ended {_describe_exit(started[name].returncode)}"
+        ending = f"{what} ended {_describe_exit(started[name].code)}"
         return _join_reason(ending, self.log_tail(*logs))
 
-    async def _terminate(self, started: Mapping[str, Process]) -> None:
+    async def _terminate(self, started: Mapping[str, InstanceProcess]) -> None:
         """Send SIGTERM to the worker, then to the inference server; wait for each to end."""
-        for name, limit_s in (("worker", None), ("inference", END_S)):
-            if (process := started.get(name)) is not None:
-                with suppress(ProcessLookupError):
-                    process.send_signal(signal.SIGTERM)
-                await self._wait_exit(process, limit_s)
+        if (worker := started.get("worker")) is not None:
+            if not self._is_terminated:
+                # A second signal would make it abandon its requests, so the next process is told.
+                worker.send_signal(signal.SIGTERM)
+                if self._folder is not None:
+                    self._folder.mark_stopping(self._clock() + (self._grace_s or 0.0))
+            await self._wait_exit(worker, None)
+        if (inference := started.get("inference")) is not None:
+            inference.send_signal(signal.SIGTERM)
+            await self._wait_exit(inference, END_S)
 
-    async def _hand_back(self, started: Mapping[str, Process]) -> None:
+    async def _hand_back(self, started: Mapping[str, InstanceProcess]) -> None:
         """End the inference server, then let the worker end the leases that it has."""
         if (inference := started.get("inference")) is not None:
             # What is left of its session may hold its connections open.
-            _kill(inference)
-        worker = started["worker"]
+            inference.kill(self.record.instance_id)
+        if (worker := started.get("worker")) is None:
+            return
         for _ in range(2):
-            with suppress(ProcessLookupError):
-                worker.send_signal(signal.SIGTERM)
+            worker.send_signal(signal.SIGTERM)
             await self._wait_exit(worker, HAND_BACK_S)
-            if worker.returncode is not None:
+            if worker.ended.is_set():
                 return
 
-    async def _wait_exit(self, process: Process, limit_s: float | None) -> None:
+    async def _wait_exit(self, process: InstanceProcess, limit_s: float | None) -> None:
         """Wait up to ``limit_s`` seconds for a process to end.
 
         `None` means the grace period, which another call of `stop` may shorten meanwhile.
         """
-        wait = spawn(process.wait(), "provision.wait")
+        wait = spawn(process.ended.wait(), "provision.wait")
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            while not wait.done():
+            while not process.ended.is_set():
                 grace_s = (self._grace_s or 0.0) if limit_s is None else limit_s
                 left_s = began + grace_s - loop.time()
                 if left_s <= 0:
@@ -225,42 +319,11 @@ class LocalInstance:
         finally:
             wait.cancel()
 
-    async def _spawn(self, name: str, command: Command, processes: list[Process]) -> Process:
-        """Start a process, add it to ``processes`` and record it. Raises `OSError`."""
-        log = self._folder / f"{name}.log"
-        with suppress(FileNotFoundError):
-            if log.stat().st_size > MAX_LOG_BYTES:
-                log.unlink()
-        with log.open("ab") as output:
-            self._log_starts[name] = output.tell()
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    *command.argv,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    env=command.environment,
-                    start_new_session=True,
-                    preexec_fn=die_with_parent,
-                )
-            except OSError as error:
-                # The event loop does not say which file it was.
-                named = _name_missing(error, command)
-                raise OSError(error.errno, error.strerror, named) from error
-        processes.append(process)
-        record_processes(self._folder, [started.pid for started in processes])
-        return process
-
-    def _write_secrets(self) -> None:
-        """Write ``secrets.json``, a JSON object of strings that only its owner can read."""
-        file = self._folder / "secrets.json"
-        file.unlink(missing_ok=True)
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-            json.dump(dict(self.launch.secrets), out)
-
     def _last_lines(self, name: str) -> list[str]:
+        if self._folder is None:
+            return []
         try:
-            with (self._folder / f"{name}.log").open("rb") as log:
+            with self._folder.log(name).open("rb") as log:
                 size = log.seek(0, os.SEEK_END)
                 log.seek(max(size - MAX_ERROR_BYTES, self._log_starts.get(name, 0)))
                 text = log.read(MAX_ERROR_BYTES).decode(errors="replace")
@@ -270,7 +333,7 @@ class LocalInstance:
 
     def _set_state(self, state: RunState, reason: str = "", *, is_final: bool = False) -> None:
         self.status = InstanceStatus(
-            self.launch.instance.instance_id, state, self._clock(), reason, is_final
+            self.record.instance_id, state, self._clock(), reason, is_final
         )
         self._on_change(self)
 
@@ -284,16 +347,16 @@ def _name_missing(error: OSError, command: Command) -> str:
     return program
 
 
-def _kill(process: Process) -> None:
-    """Kill a process and everything that it has left in its session."""
-    with suppress(ProcessLookupError):
-        process.kill()
-    kill_session(process.pid)
+def _bound_log(log: Path) -> None:
+    """Empty a log that is too long. Its process may go on: it appends to the file."""
+    with suppress(OSError):
+        if log.stat().st_size > MAX_LOG_BYTES:
+            os.truncate(log, 0)
 
 
 def _describe_exit(code: int | None) -> str:
     if code is None:
-        return "without a code"
+        return "with a code that is not known: it was started by another gateway process"
     if code < 0:
         return f"by signal {signal.Signals(-code).name}"
     return f"with code {code}"

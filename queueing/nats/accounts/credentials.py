@@ -52,24 +52,45 @@ class NatsAccounts:
         self, version_id: str, deployment_id: str, instance_id: str, expires_at: float
     ) -> UserCredentials:
         """Return new credentials for a worker, valid until ``expires_at`` in Unix seconds."""
-        document = self._users.account(version_id, deployment_id)
-        await self._call(CLAIMS_UPDATE, document)
+        await publish_account(self._system, self._users.account(version_id, deployment_id))
         now = int(self._clock())
         return self._users.worker(version_id, instance_id, self._random(32), now, int(expires_at))
 
     async def remove(self, version_ids: Sequence[str]) -> None:
         """Delete accounts, which ends their workers' connections. Missing ones are ignored."""
         order = self._users.removal(list(version_ids), int(self._clock()))
-        await self._call(CLAIMS_DELETE, order)
+        await _change(self._system, CLAIMS_DELETE, order)
 
-    async def _call(self, subject: str, document: str) -> None:
+
+async def publish_account(system: NatsConnection, document: str) -> None:
+    """Give the servers an account's document. Raises `QueueUnavailable`."""
+    await _change(system, CLAIMS_UPDATE, document)
+
+
+async def _change(system: NatsConnection, subject: str, document: str) -> None:
+    try:
+        reply = await system.request(subject.encode(), document.encode(), _RESPONSE_S)
+        response = orjson.loads(reply.payload)
+    except (NatsError, orjson.JSONDecodeError) as error:
+        raise QueueUnavailable(f"accounts cannot be changed: {error}") from error
+    if refusal := response.get("error"):
+        raise QueueUnavailable(f"accounts cannot be changed: {refusal.get('description')}")
+
+
+class AccountKeys(NamedTuple):
+    """What signs accounts: the operator's seed, and the public key of the gateway's account."""
+
+    operator_seed: str
+    gateway_account: str
+
+    @classmethod
+    def read(cls, files: LoginFiles) -> "AccountKeys":
+        """Raises `CredentialsError`."""
         try:
-            reply = await self._system.request(subject.encode(), document.encode(), _RESPONSE_S)
-            response = orjson.loads(reply.payload)
-        except (NatsError, orjson.JSONDecodeError) as error:
-            raise QueueUnavailable(f"accounts cannot be changed: {error}") from error
-        if refusal := response.get("error"):
-            raise QueueUnavailable(f"accounts cannot be changed: {refusal.get('description')}")
+            jwt, _ = read_credentials(files.gateway_credentials)
+            return cls(files.operator_seed.read_text(), account_of(jwt))
+        except (OSError, ValueError, LoginError) as error:
+            raise CredentialsError(f"workers' NATS logins cannot be made: {error}") from error
 
 
 class NatsWorkerCredentials:
@@ -82,10 +103,10 @@ class NatsWorkerCredentials:
 
         ``urls`` are the servers' as workers reach them. Raises `CredentialsError`.
         """
+        keys = AccountKeys.read(files)
         try:
-            jwt, _ = read_credentials(files.gateway_credentials)
-            users = WorkerUsers(files.operator_seed.read_text(), account_of(jwt), region)
-        except (OSError, ValueError, LoginError) as error:
+            users = WorkerUsers(*keys, region)
+        except ValueError as error:
             raise CredentialsError(f"workers' NATS logins cannot be made: {error}") from error
         login = Login(credentials_file=files.system_credentials)
         self._system = NatsConnection(replace(options, name="gateway-accounts", login=login))

@@ -6,10 +6,10 @@ operator, ``A`` the public key of an account. A document is a JWT with the algor
 """
 
 from base64 import b32encode, urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import nkeys
 import orjson
@@ -71,16 +71,21 @@ class Signer:
         return f"{text}.{_base64(self._pair.sign(text.encode()))}"
 
 
-def operator_jwt(operator: Signer, name: str, system_account: str, now: int) -> str:
-    """Return the operator's document about itself; ``system_account`` is a public key."""
-    return operator.sign(
-        {
-            "sub": operator.public,
-            "name": name,
-            "iat": now,
-            "nats": {"type": "operator", "version": 2, "system_account": system_account},
-        }
-    )
+def operator_jwt(
+    operator: Signer, name: str, system_account: str, now: int, signing_keys: Sequence[str] = ()
+) -> str:
+    """Return the operator's document about itself.
+
+    ``system_account`` is a public key, and so are the ``signing_keys``, which sign in its place.
+    """
+    content: dict[str, object] = {
+        "type": "operator",
+        "version": 2,
+        "system_account": system_account,
+    }
+    if signing_keys:
+        content["signing_keys"] = list(signing_keys)
+    return operator.sign({"sub": operator.public, "name": name, "iat": now, "nats": content})
 
 
 def account_jwt(
@@ -110,10 +115,11 @@ def user_credentials(
     now: int,
     expires_at: int | None = None,
 ) -> UserCredentials:
-    """Return a new user of ``account``; times are Unix seconds.
+    """Return a new user of the account that ``account`` is the key of; times are Unix seconds.
 
     Without ``expires_at`` it does not expire. ``content`` has its permissions and limits; the
-    default is all permissions.
+    default is all permissions. If ``account`` is a signing key, it has to name the account itself
+    (``issuer_account``).
     """
     user = Signer.of(Role.USER, random32)
     claims = {
@@ -133,14 +139,22 @@ def account_of(jwt: str) -> str:
     Nothing is verified: it is for our own documents. Raises ValueError for any other text.
     """
     try:
-        payload = jwt.split(".")[1]
-        claims = orjson.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        claims = read_claims(jwt)
         account = claims["nats"].get("issuer_account") or claims["iss"]
-    except (IndexError, KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError("not a user's JWT") from error
     if not isinstance(account, str) or not account.startswith("A"):
         raise ValueError("not a user's JWT")
     return account
+
+
+def read_claims(jwt: str) -> dict[str, Any]:
+    """Return what a document says. Nothing is verified. Raises ValueError for any other text."""
+    try:
+        payload = jwt.split(".")[1]
+        return dict(orjson.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4))))
+    except (IndexError, TypeError, ValueError) as error:
+        raise ValueError("not a JWT") from error
 
 
 def _base64(data: bytes) -> str:

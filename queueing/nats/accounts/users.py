@@ -30,6 +30,7 @@ operator's key can make accounts that import.
 """
 
 import hmac
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from queueing.nats.accounts.jwt import Role, Signer, UserCredentials, account_jwt, user_credentials
@@ -45,17 +46,40 @@ from wire.worker_api import MAX_CONCURRENCY
 
 _TEMPLATE_AT = 1_796_000_000
 """Unix time of the last change to the content of versions' accounts: the same in each process."""
-_MAX_SUBSCRIPTIONS = MAX_CONCURRENCY + 64
+MAX_SUBSCRIPTIONS = MAX_CONCURRENCY + 64
 """A worker subscribes to the polls of every request that it has answered with 202."""
-_MAX_PAYLOAD_BYTES = 65_536
+MAX_PAYLOAD_BYTES = 65_536
 WORKER_API = "nvcf.js"
 """The prefix of JetStream's API subjects in accounts of versions."""
-_EXPORTED_API = "$JS.API"
+EXPORTED_API = "$JS.API"
 _NEXT = "CONSUMER.MSG.NEXT"
 _INFO = "CONSUMER.INFO"
 _ACK = "$JS.ACK"
 CLAIMS_UPDATE = "$SYS.REQ.CLAIMS.UPDATE"
 CLAIMS_DELETE = "$SYS.REQ.CLAIMS.DELETE"
+CLAIMS_LOOKUP = "$SYS.REQ.ACCOUNT.*.CLAIMS.LOOKUP"
+SERVER_SETTINGS = "$SYS.REQ.SERVER.PING.VARZ"
+"""Every server responds to it, with its version, limits and settings."""
+CONNECTIONS = "$SYS.REQ.ACCOUNT.*.CONNZ"
+KICK = "$SYS.REQ.SERVER.*.KICK"
+
+
+def derived_account(operator: Signer, name: str) -> Signer:
+    """Return the key of the account with this name, derived from the operator's."""
+    return Signer.of(Role.ACCOUNT, hmac.digest(operator.seed.encode(), name.encode(), "sha256"))
+
+
+def version_account(version_id: str) -> str:
+    """Return the name for `derived_account` of the account of a version's workers."""
+    return f"account of version {version_id}"
+
+
+def nvcf_account(version_id: str) -> str:
+    """Return the same for its workers of NVCF (`queueing.nats.accounts.nvcf_users`)."""
+    return f"account of NVCF workers of version {version_id}"
+
+
+_ACCOUNT_NAMES = (version_account, nvcf_account)
 
 
 class WorkerSubjects(NamedTuple):
@@ -118,7 +142,8 @@ class WorkerUsers:
 
     def removal(self, version_ids: list[str], now: int) -> str:
         """Return the order to delete accounts of versions, which ends their connections."""
-        accounts = [self._signer(version_id).public for version_id in version_ids]
+        names = [name(version_id) for version_id in version_ids for name in _ACCOUNT_NAMES]
+        accounts = [derived_account(self._operator, name).public for name in names]
         return self._operator.sign(
             {
                 "sub": self._operator.public,
@@ -136,30 +161,38 @@ class WorkerUsers:
         content = {
             "pub": {"allow": [subjects.next, subjects.info, subjects.acks, subjects.receipts]},
             "sub": {"allow": [subjects.cancels, subjects.polls, f"{inbox}.>"]},
-            "subs": _MAX_SUBSCRIPTIONS,
-            "payload": _MAX_PAYLOAD_BYTES,
+            "subs": MAX_SUBSCRIPTIONS,
+            "payload": MAX_PAYLOAD_BYTES,
             "allowed_connection_types": ["STANDARD"],
         }
         name = f"worker {version_id} {instance_id}"
         return user_credentials(self._signer(version_id), name, random32, content, now, expires_at)
 
     def _signer(self, version_id: str) -> Signer:
-        key = self._operator.seed.encode()
-        secret = hmac.digest(key, f"account of version {version_id}".encode(), "sha256")
-        return Signer.of(Role.ACCOUNT, secret)
+        return derived_account(self._operator, version_account(version_id))
 
     def _import(self, local: str, kind: str) -> dict[str, str]:
         return {
             "name": local,
-            "subject": local.replace(WORKER_API, _EXPORTED_API, 1),
+            "subject": local.replace(WORKER_API, EXPORTED_API, 1),
             "local_subject": local,
             "account": self._gateway_account,
             "type": kind,
         }
 
 
-def gateway_account(operator: Signer, account: str, now: int) -> str:
-    """Return the document of the account with the queues and the store."""
+def gateway_account(
+    operator: Signer,
+    account: str,
+    now: int,
+    signing_keys: Sequence[str] = (),
+    revocations: Mapping[str, int] | None = None,
+) -> str:
+    """Return the document of the account with the queues and the store.
+
+    ``signing_keys`` may sign its users in its place. ``revocations`` are public keys of users, with
+    the Unix time up to which their documents are not accepted any more.
+    """
     limits = {
         "subs": -1,
         "data": -1,
@@ -177,13 +210,13 @@ def gateway_account(operator: Signer, account: str, now: int) -> str:
     exports = [
         {
             "name": "next",
-            "subject": f"{_EXPORTED_API}.{_NEXT}.>",
+            "subject": f"{EXPORTED_API}.{_NEXT}.>",
             "type": "service",
             "response_type": "Stream",
         },
         {
             "name": "info",
-            "subject": f"{_EXPORTED_API}.{_INFO}.>",
+            "subject": f"{EXPORTED_API}.{_INFO}.>",
             "type": "service",
             "response_type": "Singleton",
         },
@@ -197,18 +230,33 @@ def gateway_account(operator: Signer, account: str, now: int) -> str:
             "response_type": "Singleton",
         },
     ]
-    return account_jwt(operator, account, "gateway", now, {"limits": limits, "exports": exports})
+    content: dict[str, object] = {"limits": limits, "exports": exports}
+    if signing_keys:
+        content["signing_keys"] = list(signing_keys)
+    if revocations:
+        content["revocations"] = dict(revocations)
+    return account_jwt(operator, account, "gateway", now, content)
 
 
-def gateway_user(account: Signer, random32: bytes, now: int) -> UserCredentials:
-    """Return a user with all permissions in its account; it does not expire."""
-    return user_credentials(account, "gateway", random32, {}, now)
+def gateway_user(
+    account: Signer, random32: bytes, now: int, issuer_account: str = ""
+) -> UserCredentials:
+    """Return a user with all permissions in its account; it does not expire.
+
+    If ``account`` is a signing key, ``issuer_account`` is the account's own public key.
+    """
+    content = {"issuer_account": issuer_account} if issuer_account else {}
+    return user_credentials(account, "gateway", random32, content, now)
 
 
 def system_user(system: Signer, random32: bytes, now: int) -> UserCredentials:
-    """Return a user of the system account with permission to change accounts only."""
+    """Return a user of the system account that may change accounts, see and end connections.
+
+    It may also read accounts and how the servers are set up, for `gateway nats check`.
+    """
+    allowed = [CLAIMS_UPDATE, CLAIMS_DELETE, CLAIMS_LOOKUP, SERVER_SETTINGS, CONNECTIONS, KICK]
     content = {
-        "pub": {"allow": [CLAIMS_UPDATE, CLAIMS_DELETE]},
+        "pub": {"allow": allowed},
         "sub": {"allow": ["_INBOX.>"]},
     }
     return user_credentials(system, "gateway-accounts", random32, content, now)

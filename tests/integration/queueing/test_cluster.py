@@ -10,9 +10,11 @@ import pytest
 from queueing.interface import Lease
 from queueing.nats.connection import NatsConnection, NatsError
 from queueing.nats.jetstream import JetStream, JetStreamError, StreamSettings
+from queueing.nats.presence import OWN_ACCOUNT, listening_workers
 from queueing.own_requests import QueueLimits
 from tests.support.free_ports import free_ports
 from tests.support.nats_server import NatsServer, running_nats_server
+from tests.support.nvcf_nats import nvcf_nats
 from tests.support.queue_harness import (
     OPTIONS,
     REGION,
@@ -28,7 +30,7 @@ from tests.support.queue_harness import (
     worker,
 )
 from tests.support.waiting import PATIENCE_S, until
-from wire.subjects import stream_name
+from wire.subjects import cancel_subject, stream_name
 
 REPLICATED = StreamSettings(replicas=3, ack_wait_s=PATIENCE_S / 4)
 """The broker may lose a lease when a server leaves, and delivers the request again when it expires.
@@ -257,3 +259,19 @@ async def test_a_server_in_lame_duck_mode_costs_no_request(cluster: list[NatsSer
         served = [lease.request_id for lease in work.leases]
         assert len(served) == len(set(served)) == len(clients)
         assert connection.losses == work.connection.losses == 0
+
+
+async def test_nvcf_workers_are_seen_at_every_server(cluster: list[NatsServer]) -> None:
+    version = new_version()
+    async with connected(cluster[0].url) as connection, AsyncExitStack() as stack:
+        for number, server in enumerate(cluster):
+            name = f"worker_{version}_{number}"
+            client = await stack.enter_async_context(nvcf_nats(server.url, "token", name))
+            client.subscribe(cancel_subject(version))
+            await client.flush()
+        await stack.enter_async_context(nvcf_nats(cluster[0].url, "token", "listens to nothing"))
+        names = {f"worker_{version}_{number}" for number in range(3)}
+        await until(
+            lambda: listening_workers(connection, OWN_ACCOUNT, version),
+            lambda found: {one.name for one in found} == names,
+        )

@@ -47,6 +47,14 @@ def test_an_issuer_without_what_its_tokens_are_checked_with_is_refused() -> None
     assert problem.startswith("jwt.audiences: must be set")
 
 
+def test_a_bootstrap_secret_is_given_once() -> None:
+    (problem,) = problems(
+        GATEWAY_CONTROL__BOOTSTRAP_SECRET="nvboot-hunter2",
+        GATEWAY_CONTROL__BOOTSTRAP_SECRET_FILE="/run/secrets/bootstrap",
+    )
+    assert problem.startswith("control.bootstrap_secret_file: cannot be set together")
+
+
 def test_an_issuer_with_both_and_none_at_all_are_taken() -> None:
     environ = {
         "GATEWAY_JWT__ISSUER": "https://issuer.example",

@@ -1,4 +1,4 @@
-"""The committed module equals the compiler's output for `wire/nvcf.proto`."""
+"""The committed modules equal the compiler's output for their ``.proto`` files."""
 
 import re
 from importlib import resources
@@ -15,8 +15,10 @@ def without_versions(text: str) -> list[str]:
     return [line for line in text.splitlines() if VERSION_LINE.fullmatch(line) is None]
 
 
-@pytest.mark.parametrize("name", ["nvcf_pb2.py", "nvcf_pb2.pyi"])
-def test_the_generated_module_is_current(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("proto", ["nvcf", "nvcf_worker"])
+@pytest.mark.parametrize("suffix", ["_pb2.py", "_pb2.pyi"])
+def test_the_generated_module_is_current(proto: str, suffix: str, tmp_path: Path) -> None:
+    name = proto + suffix
     protoc = pytest.importorskip("grpc_tools.protoc", reason="grpcio-tools is not installed")
     status = protoc.main(
         [
@@ -25,7 +27,7 @@ def test_the_generated_module_is_current(name: str, tmp_path: Path) -> None:
             f"-I{resources.files('grpc_tools') / '_proto'}",
             f"--python_out={tmp_path}",
             f"--pyi_out={tmp_path}",
-            str(ROOT / "wire" / "nvcf.proto"),
+            str(ROOT / "wire" / f"{proto}.proto"),
         ]
     )
     assert status == 0
@@ -33,8 +35,9 @@ def test_the_generated_module_is_current(name: str, tmp_path: Path) -> None:
     assert without_versions((ROOT / "wire" / name).read_text()) == without_versions(generated)
 
 
-def test_the_committed_module_runs_with_the_oldest_protobuf_that_we_allow() -> None:
-    text = (ROOT / "wire" / "nvcf_pb2.py").read_text()
+@pytest.mark.parametrize("name", ["nvcf_pb2.py", "nvcf_worker_pb2.py"])
+def test_the_committed_module_runs_with_the_oldest_protobuf_that_we_allow(name: str) -> None:
+    text = (ROOT / "wire" / name).read_text()
     needed = re.search(r"# Protobuf Python Version: (\d+)\.(\d+)", text)
     allowed = re.search(r'"protobuf>=(\d+)\.(\d+)', (ROOT / "pyproject.toml").read_text())
     assert needed is not None

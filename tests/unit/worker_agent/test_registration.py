@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from queueing.nats.accounts.document import NatsLogin, read_login
+from runtime.tasks import spawn
 from tests.support.waiting import PATIENCE_S, Signal, until
 from wire.worker_api import CONNECT_PATH, HEARTBEAT_PATH
 from worker_agent.registration import (
@@ -51,17 +52,23 @@ def willing(path: str) -> Mapping[str, object]:
 
 
 class Agent:
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, registration_token: str = "") -> None:
         self.now = WELL
         self.renewals = 0
         self.asked: list[int] = []
-        self.registration = Registration(api, InstanceRef("i1", "f1", "v1"), "t0", self, read_login)
+        self.told: list[str] = []
+        self.registration = Registration(
+            api, InstanceRef("i1", "f1", "v1", {}, registration_token), "t0", self, read_login
+        )
 
     def status(self) -> Status:
         return self.now
 
     def concurrency_requested(self, concurrency: int) -> None:
         self.asked.append(concurrency)
+
+    def stop_requested(self, reason: str) -> None:
+        self.told.append(reason)
 
     async def login_renewed(self) -> None:
         self.renewals += 1
@@ -72,7 +79,7 @@ async def test_connects_as_the_instance_it_is_and_goes_on_with_the_new_token() -
     agent = Agent(api)
     response = await agent.registration.connect()
     assert api.of(CONNECT_PATH) == [
-        ("t0", {"instanceId": "i1", "functionId": "f1", "functionVersionId": "v1"})
+        ("t0", {"instanceId": "i1", "functionId": "f1", "functionVersionId": "v1", "worker": {}})
     ]
     assert response.login == NatsLogin(("nats://a:1",), "j", "s", "nvcf.js")
     assert agent.registration.response is response
@@ -228,3 +235,53 @@ def test_logins_are_not_shown() -> None:
     login = read_connect_response(CONNECTED, read_login).login
     assert "'s'" not in repr(login)
     assert "'j'" not in repr(login)
+
+
+async def test_a_worker_whose_record_was_lost_registers_again_as_the_same_instance() -> None:
+    lost = [True]
+
+    def answer(path: str) -> Mapping[str, object]:
+        if path == HEARTBEAT_PATH and lost:
+            lost.clear()
+            raise ConnectError("not known", 404)
+        return willing(path)
+
+    def post(path: str) -> Mapping[str, object]:
+        if path == CONNECT_PATH and api.calls[-1][1] == "t1" and len(api.of(CONNECT_PATH)) == 2:
+            raise ConnectError("not known", 404)
+        return answer(path)
+
+    api = Api(post)
+    agent = Agent(api, "registration")
+    await agent.registration.connect()
+    agent.registration.start()
+    await api.until(lambda: len(api.of(CONNECT_PATH)) == 4)
+    await agent.registration.stop()
+    tokens = [token for token, _ in api.of(CONNECT_PATH)]
+    assert tokens == ["t0", "t1", "registration", "t1"]
+    assert agent.told == []
+
+
+@pytest.mark.parametrize("status", [403, 409, 410])
+async def test_a_worker_that_may_not_register_again_stops(status: int) -> None:
+    def answer(path: str) -> Mapping[str, object]:
+        raise ConnectError("no", 404 if api.calls[-1][1] == "t0" else status)
+
+    api = Api(answer)
+    agent = Agent(api, "registration")
+    connecting = spawn(agent.registration.connect(), "connect")
+    await api.until(lambda: len(api.calls) >= 2)
+    await asyncio.sleep(0)
+    connecting.cancel()
+    assert agent.told[0] == "no"
+
+
+async def test_a_worker_is_told_to_stop_and_says_that_it_is_gone() -> None:
+    api = Api(lambda path: {**willing(path), "stop": "the version was undeployed"})
+    agent = Agent(api)
+    await agent.registration.connect()
+    assert agent.told == ["the version was undeployed"]
+    await agent.registration.stop()
+    ((_, last),) = api.of(HEARTBEAT_PATH)
+    assert isinstance(last, dict)
+    assert last["gone"] is True

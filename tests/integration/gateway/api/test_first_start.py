@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,16 +12,20 @@ import pytest
 from gateway.api import bootstrap
 from gateway.api.secrets.master_key import MasterKeyError
 from gateway.app.credentials import CredentialChecker
-from gateway.app.identity import Master
+from gateway.app.identity import Master, given_secret, master_of
 from gateway.auth.tokens import WorkerIdentity, admin_of, mint
 from gateway.domain.model import Account
 from gateway.domain.readmodel import ReadModel
 from gateway.errors import Unauthenticated
+from gateway.settings import ControlSettings
 from gateway.store.records import Store
+from runtime.setting_rules import SecretText
 from tests.support.followed_store import opened
 from tests.support.nats_server import NatsServer
 from tests.support.waiting import PATIENCE_S, until
 
+GIVEN = f"nvboot-{'a' * 43}"
+OTHER = f"nvboot-{'b' * 43}"
 NOW = 1_800_000_000.0
 
 
@@ -73,6 +78,67 @@ async def test_of_processes_that_start_at_once_one_shows_the_secret(
     assert await masters[0].begin(store) is None
     async with following(store) as credentials:
         assert credentials.authenticate(bearer(secret), NOW).kind == "bootstrap"
+
+
+async def test_gateways_that_start_at_once_agree_on_the_secret_that_they_are_given(
+    store: Store, tmp_path: Path
+) -> None:
+    key = b64encode(bytes(range(32))).decode()
+    masters = [Master(tmp_path / str(machine), key) for machine in range(4)]
+    shown = await asyncio.gather(*(master.begin(store, GIVEN) for master in masters))
+    assert shown == [None] * 4
+    assert os.listdir(tmp_path) == []
+    async with following(store) as credentials:
+        assert credentials.authenticate(bearer(GIVEN), NOW).kind == "bootstrap"
+
+
+async def test_another_given_secret_replaces_the_last_one_for_good(
+    store: Store, tmp_path: Path
+) -> None:
+    master = Master(tmp_path / "master.key")
+    made = await master.begin(store)
+    assert made is not None
+    async with following(store, master) as credentials:
+        await master.begin(store, GIVEN)
+        await heard(credentials, GIVEN)
+        await master.begin(store, OTHER)
+        await heard(credentials, OTHER)
+        await master.begin(store, GIVEN)  # A process that still has the settings of before.
+        await master.begin(store, OTHER)
+        last = await bootstrap.reset(store, os.urandom(32), "2026-01-01T00:00:00Z")
+        await heard(credentials, last)
+        await master.begin(store, OTHER)
+        assert credentials.authenticate(bearer(last), NOW).kind == "bootstrap"
+        for secret in (made, GIVEN, OTHER):
+            with pytest.raises(Unauthenticated):
+                credentials.authenticate(bearer(secret), NOW)
+        found = await store.get_raw("meta", "bootstrap")
+        assert found is not None
+        assert GIVEN.encode() not in found[0]
+
+
+def control(**members: object) -> ControlSettings:
+    return ControlSettings(**members)  # type: ignore[arg-type]
+
+
+def test_the_secret_comes_from_the_environment_or_a_file_and_is_checked(tmp_path: Path) -> None:
+    assert given_secret(control()) == ""
+    assert given_secret(control(bootstrap_secret=SecretText(GIVEN))) == GIVEN
+    file = tmp_path / "bootstrap"
+    file.write_text(f"{GIVEN}\n")
+    file.chmod(0o600)
+    assert given_secret(control(bootstrap_secret_file=file)) == GIVEN
+    file.chmod(0o644)
+    with pytest.raises(MasterKeyError, match="chmod 600"):
+        given_secret(control(bootstrap_secret_file=file))
+    with pytest.raises(MasterKeyError, match="bootstrap_secret does not hold") as failure:
+        given_secret(control(bootstrap_secret=SecretText("nvboot-hunter2")))
+    assert "hunter2" not in str(failure.value)
+    with pytest.raises(MasterKeyError, match="nowhere"):
+        given_secret(control(bootstrap_secret_file=tmp_path / "nowhere"))
+    with pytest.raises(MasterKeyError, match="secrets_key does not hold") as failure:
+        master_of(control(secrets_key=SecretText("hunter2")))
+    assert "hunter2" not in str(failure.value)
 
 
 async def test_a_process_without_the_key_file_checks_tokens_and_makes_none(

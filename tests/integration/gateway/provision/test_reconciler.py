@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import json
 import logging
 import os
 import signal
@@ -33,7 +32,8 @@ from gateway.domain.model import (
     VersionState,
 )
 from gateway.errors import Conflict, GatewayError, StoreUnavailable
-from gateway.provision.local.backend import ProcessBackend, ProcessOptions
+from gateway.provision.local.orphans import kill_orphans
+from gateway.provision.local.processes import members_of, read_identity
 from gateway.provision.planner import Policy
 from gateway.provision.undeploy_notices import UndeployNotices
 from gateway.provision.wake_requests import WakePublisher
@@ -173,20 +173,8 @@ def pids_of(provisioner: Provisioner) -> set[int]:
 
 def pids_under(folder: str) -> set[int]:
     """Return the recorded processes below ``folder``, and all others of their sessions."""
-    sessions = {
-        pid
-        for record in Path(folder).glob("*/*/processes.json")
-        for pid, _ in json.loads(record.read_text())
-    }
-    found = set()
-    for name in os.listdir("/proc"):
-        try:
-            fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if fields[0] != "Z" and int(fields[3]) in sessions:
-            found.add(int(name))
-    return found
+    records = [read_identity(file) for file in Path(folder).glob("running/*/*.pid")]
+    return members_of({record.pid for record in records if record is not None})
 
 
 async def until_gone(pids: set[int], timeout_s: float = PATIENCE_S) -> None:
@@ -615,8 +603,9 @@ async def test_a_restart_of_nats_changes_nothing(nats_server: NatsServer, one: P
     gc.collect()
 
 
-async def test_a_killed_leader_is_replaced_and_leaves_no_orphan(
-    nats_server: NatsServer, tmp_path: Path
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+async def test_the_next_leader_adopts_the_instances_of_one_that_ends(
+    nats_server: NatsServer, tmp_path: Path, number: int
 ) -> None:
     folder = tmp_path / "instances"
     child_file = tmp_path / "child"
@@ -631,60 +620,79 @@ async def test_a_killed_leader_is_replaced_and_leaves_no_orphan(
         (before,) = version.instances
         pids = pids_under(str(folder))
         assert int(child_file.read_text()) in pids
-        leader.kill()
+        states: list[object] = []
+        second.picture.listeners.append(states.append)
+        leader.send_signal(number)
         await leader.wait()
-        await second.picture.until(lambda: second.reconciler.is_leader, 10.0)
-        await until_gone(pids)
+        await second.picture.until(second.backend.instance_ids, 10.0)
+        assert pids_under(str(folder)) == pids
+        assert [one.instance_id for one in version.instances] == [before.instance_id]
+        assert not was_removed(states, InstanceKey)
+        assert {one.state for one in states if isinstance(one, FunctionVersion)} <= {
+            VersionState.ACTIVE
+        }
+        # It is managed as if it had been started here: an end is noticed, and it starts again.
+        (agent,) = [pid for pid in pids if b"stand_in_agent" in cmdline(pid)]
+        os.kill(agent, signal.SIGKILL)
         await second.picture.until(
-            lambda: [one.instance_id for one in version.instances] not in ([], [before.instance_id])
+            lambda: (
+                "with a code that is not known" in "".join(one.error for one in version.instances)
+            )
         )
+        await until_gone(pids)
         await second.picture.until(
             lambda: [one.phase for one in version.instances] == [Phase.RUNNING]
         )
-        await version.until(VersionState.ACTIVE)
+        assert [one.instance_id for one in version.instances] == [before.instance_id]
         last = pids_under(str(folder))
-    await until_gone(last)
+        await version.undeploy()
+        await until_gone(last)
+        await second.picture.until(lambda: not list((folder / "running").iterdir()))
 
 
-async def test_instances_of_a_leader_that_died_here_are_replaced_at_once(
+async def test_what_was_undeployed_without_a_leader_is_ended_by_the_next_one(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:
     folder = tmp_path / "instances"
-    async with (
-        leading_process(nats_server, folder) as leader,
-        second_candidate(nats_server, folder) as second,
-    ):
-        version = await deployed(second)
+    async with provisioning(nats_server.url, folder, at_stop="keep") as first:
+        version = await deployed(first)
+        await version.until(VersionState.ACTIVE)
+        pids = pids_of(first)
+    assert pids_under(str(folder)) == pids
+    second = Provisioner(nats_server.url, folder)
+    await second.connect()
+    version.store = second.store
+    await version.undeploy()
+    await second.start()
+    await until_gone(pids)
+    await second.stop()
+
+
+async def test_while_another_machine_leads_instances_go_on_until_they_are_not_wanted(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    folder = tmp_path / "instances"
+    async with provisioning(nats_server.url, folder, at_stop="keep") as first:
+        version = await deployed(first)
         await version.until(VersionState.ACTIVE)
         (before,) = version.instances
-        pids = pids_under(str(folder))
-        leader.kill()
-        await leader.wait()
-        await until_gone(pids)
-        # Like the lease of a real worker, it does not expire before another one leads.
-        name = InstanceKey(before.version_id, before.instance_id)
-        found = await second.store.get(name)
-        assert found is not None
-        assert isinstance(found[0], Instance)
-        until = int(time.time()) + 600
-        serving = replace(found[0], is_connected=True, is_healthy=True, lease_until=until)
-        await second.store.put(serving, found[1])
-        # A third process starts on this machine, kills the orphans, and never leads.
-        other = ProcessBackend(ProcessOptions(folder, lambda cluster, image: None))
-        await other.open()
-        await second.picture.until(lambda: second.reconciler.is_leader, 10.0)
-        await second.picture.until(
-            lambda: before.instance_id not in [one.instance_id for one in version.instances], SOON_S
-        )
-        assert await second.store.get(name) is None
-        await second.picture.until(
-            lambda: [one.phase for one in version.instances] == [Phase.RUNNING]
-        )
-        await other.close()
-        assert list((folder / "gone").iterdir()) == []
+        pids = pids_of(first)
+    async with provisioning(nats_server.url, tmp_path / "far") as far:
+        version.provisioner, version.store, version.picture = far, far.store, far.picture
+        await far.picture.until(lambda: far.reconciler.is_leader)
+        async with second_candidate(nats_server, folder) as near:
+            await near.picture.until(lambda: near.backend.instance_ids() == {before.instance_id})
+            assert not near.reconciler.is_leader
+            await version.until(VersionState.ACTIVE)
+            assert [one.instance_id for one in version.instances] == [before.instance_id]
+            assert pids_under(str(folder)) == pids
+            await version.undeploy()
+            await until_gone(pids)
+            await near.picture.until(lambda: not near.backend.instance_ids())
+            await version.until(VersionState.INACTIVE)
 
 
-async def test_a_paused_leader_learns_of_its_successor_and_stops_its_instances(
+async def test_a_paused_leader_leaves_its_instances_to_its_successor(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:
     folder = tmp_path / "instances"
@@ -698,19 +706,13 @@ async def test_a_paused_leader_learns_of_its_successor_and_stops_its_instances(
         pids = pids_under(str(folder))
         first.send_signal(signal.SIGSTOP)
         await second.picture.until(lambda: second.reconciler.is_leader, 10.0)
-        assert [instance.instance_id for instance in version.instances] == [before.instance_id]
+        assert not second.backend.instance_ids()
         assert version.state is VersionState.ACTIVE
         first.send_signal(signal.SIGCONT)
-        await until_gone(pids)
-        # The record of the stopped instance still says RUNNING until the new leader replaces it.
-        await second.picture.until(
-            lambda: [one.instance_id for one in version.instances] != [before.instance_id]
-        )
-        await second.picture.until(
-            lambda: [one.phase for one in version.instances] == [Phase.RUNNING]
-        )
-        (after,) = version.instances
-        assert after.instance_id != before.instance_id
+        await second.picture.until(lambda: second.backend.instance_ids() == {before.instance_id})
+        assert pids_under(str(folder)) == pids
+        assert [instance.instance_id for instance in version.instances] == [before.instance_id]
+        assert version.state is VersionState.ACTIVE
 
 
 @asynccontextmanager
@@ -726,6 +728,8 @@ async def leading_process(nats_server: NatsServer, folder: Path) -> AsyncIterato
             process.send_signal(signal.SIGCONT)
             process.terminate()
         await process.wait()
+        # It may have led again at the end, and what it starts outlives it.
+        await asyncio.to_thread(kill_orphans, folder)
 
 
 @asynccontextmanager
@@ -757,7 +761,7 @@ async def test_a_stopped_reconciler_leaves_nothing_behind(
         assert int(child_file.read_text()) in pids
         (instance,) = version.instances
     await until_gone(pids, SOON_S)
-    assert list(folder.iterdir()) == []
+    assert list((folder / "running").iterdir()) == []
     async with provisioning(nats_server.url, tmp_path / "other") as other:
         # Its record was deleted with it: the next leader need not wait for its lease to expire.
         records = [entry.name for entry in await other.store.entries("instances")]

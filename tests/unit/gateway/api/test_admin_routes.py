@@ -28,6 +28,9 @@ DELETE /deployments/F/V                             deploy_function
 GET    /deployments                                 deploy_function
 GET    /deployments/{deploymentId}                  deploy_function
 PATCH  /deployments/{deploymentId}/gpu-specifications/{gpuSpecificationId} deploy_function
+POST   /registrationTokens/F/V                      deploy_function
+GET    /registrationTokens                          deploy_function
+DELETE /registrationTokens/{tokenId}                deploy_function
 GET    /queues/F                                    queue_details
 GET    /queues/F/V                                  queue_details
 GET    /queues/{requestId}/position                 queue_details

@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import typer
 from typer.testing import CliRunner
 
 from gateway.cli.program import app as gateway
+from queueing.nats.accounts.jwt import Role, Signer
 from runtime.version import program_version
 from worker_agent.app.program import app as worker_agent
 
@@ -36,6 +38,17 @@ def test_every_option_is_required_or_says_its_default() -> None:
             if not is_flag and not re.search("[Rr]equired|[Dd]efault", shown[1]):
                 silent.append(f"{context.command_path} {shown}")
     assert silent == []
+
+
+def test_the_line_for_nats_servers_has_a_login_and_not_the_seed(tmp_path: Path) -> None:
+    seed = tmp_path / "operator.nk"
+    seed.write_text(Signer.of(Role.OPERATOR, bytes(32)).seed + "\n")
+    shown = CliRunner().invoke(gateway, ["config", "nats-callout", str(seed)])
+    assert shown.exit_code == 0
+    assert shown.stdout.startswith("default_sentinel: eyJ")
+    assert seed.read_text().strip() not in shown.stdout
+    seed.write_text("nonsense")
+    assert CliRunner().invoke(gateway, ["config", "nats-callout", str(seed)]).exit_code != 0
 
 
 def test_every_command_has_the_version_of_the_program() -> None:

@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gateway.domain.model import Deployment, Instance, Phase, VersionState
-from gateway.domain.states import changes_at, health_of, is_running, state_of
+from gateway.domain.states import (
+    WAITS_FOR_WORKERS,
+    changes_at,
+    health_of,
+    is_running,
+    state_of,
+)
 from tests.support.deployments import deployment, gpu_spec, instance, running
 
 NOW = 100.0
@@ -218,3 +224,17 @@ TestInstanceEvents = InstanceEvents.TestCase
 @given(st.permutations([running("a", "s1"), running("b", "s2"), instance("c", "s2")]))
 def test_the_order_in_which_instances_are_listed_does_not_matter(there: list[Instance]) -> None:
     assert state_of(VersionState.ACTIVE, TWO, there, NOW) is VersionState.DEGRADING
+
+
+def test_a_deployment_that_waits_for_workers_leaves_error_when_they_have_come() -> None:
+    waits = deployment(gpu_spec("s1", 1, 2, is_external=True), deadline_at=100)
+    assert state_of(VersionState.DEPLOYING, waits, [], 99) is VersionState.DEPLOYING
+    (health,) = health_of(waits, [], 99)
+    assert health.error == WAITS_FOR_WORKERS
+    assert state_of(VersionState.DEPLOYING, waits, [], 100) is VersionState.ERROR
+    (health,) = health_of(waits, [], 100, is_error=True)
+    assert health.error.startswith("0 of 1 instances ran before the deploy deadline")
+    assert state_of(VersionState.ERROR, waits, [], 101) is VersionState.ERROR
+    assert state_of(VersionState.ERROR, waits, [running()], 101) is VersionState.ACTIVE
+    mixed = deployment(gpu_spec("s1", 0, 2, is_external=True), gpu_spec("s2", 0, 1))
+    assert state_of(VersionState.ERROR, mixed, [], 101) is VersionState.ERROR

@@ -6,6 +6,7 @@ from gateway.domain.model import (
     DeploymentKey,
     FunctionVersion,
     InstanceKey,
+    Phase,
     Removed,
     VersionKey,
     VersionState,
@@ -75,3 +76,25 @@ def test_an_entry_follows_its_version_and_deployment_in_any_order() -> None:
     versions.apply(Removed(VersionKey(FUNCTION_ID, VERSION_ID)))
     assert (ours.state, ours.deployment) == (VersionState.INACTIVE, None)
     assert touched == [ours] * 5
+
+
+def test_a_running_external_worker_that_renews_its_lease_needs_no_pass() -> None:
+    changed: list[str] = []
+    versions = ManagedVersions(lambda version: changed.append(version.version_id))
+    one = running("w1", registered_with="t1", lease_until=100)
+    versions.apply(one)
+    assert len(changed) == 1
+    versions.apply(replace(one, lease_until=105, busy=3))
+    assert len(changed) == 1
+    version = versions.get(one.version_id)
+    assert version is not None
+    assert version.instances()[0].lease_until == 105
+    for telling in (
+        replace(one, is_healthy=False),
+        replace(one, slots=9),
+        replace(one, phase=Phase.STARTING),
+        replace(one, lease_until=110, phase=Phase.STARTING, error="not heard of"),
+    ):
+        before = len(changed)
+        versions.apply(telling)
+        assert len(changed) == before + 1, telling

@@ -25,6 +25,7 @@ from gateway.provision.planner import (
     CANNOT_SERVE,
     DRAIN_S,
     NOT_HEARD_OF,
+    ORPHAN_S,
     Planner,
     Policy,
     restart_delay_s,
@@ -56,7 +57,6 @@ class Version:
         self.instances: list[Instance] = []
         self.statuses: dict[str, InstanceStatus] = {}
         self.has_queue = False
-        self.ended_ids: set[str] = set()
 
     def holds(
         self, instance: Instance, state: RunState = RunState.UP, since: float = 0, reason: str = ""
@@ -79,7 +79,6 @@ class Version:
             statuses=self.statuses,
             load=load,
             has_queue=self.has_queue,
-            ended_ids=self.ended_ids,
         )
         plan = self.planner.plan(snapshot)
         for action in plan.actions:
@@ -272,18 +271,39 @@ def test_an_instance_of_a_dead_leader_counts_until_its_lease_ends() -> None:
     assert version.actions(50) == [Forget(foreign), Create(spec)]
 
 
-def test_an_instance_of_a_dead_leader_that_is_known_to_have_ended_is_replaced_at_once() -> None:
-    spec = gpu_spec("s1", 2, 2)
-    version = Version(deployment(spec))
-    gone, elsewhere = running("gone", lease_until=50), running("elsewhere", lease_until=50)
-    version.instances = [gone, elsewhere]
-    version.ended_ids = {"gone", "somebody else's"}
-    assert version.plan(0) == Plan([Forget(gone), Create(spec)], next_at=50)
-    version.instances = [elsewhere, instance("new")]
-    version.holds(instance("new"))
-    # An instance of this backend runs, even if its id is among the ended ones.
-    version.ended_ids = {"new"}
+def test_an_unwanted_instance_out_of_reach_is_told_and_awaited_until_its_lease_ends() -> None:
+    version = Version(None, VersionState.INACTIVE)
+    version.instances = [running(lease_until=50)]
+    assert version.plan(0) == Plan([Stop("i1", 30)], next_at=50)
+    told = running(lease_until=50, phase=Phase.STOPPING)
+    version.instances = [told]
     assert version.plan(1) == Plan([], next_at=50)
+    assert version.actions(50) == [Forget(told)]
+
+
+def test_an_instance_out_of_reach_that_was_told_to_stop_does_not_count() -> None:
+    spec = gpu_spec()
+    version = Version(deployment(spec))
+    version.instances = [running(lease_until=50, phase=Phase.STOPPING)]
+    assert version.plan(0) == Plan([Create(spec)], next_at=50)
+
+
+def test_an_adopted_instance_without_a_record_is_stopped() -> None:
+    version = Version(None, VersionState.INACTIVE)
+    version.statuses["stray"] = InstanceStatus("stray", RunState.UP, 0)
+    # A younger one's record may be on its way.
+    assert version.plan(9) == Plan([], next_at=10)
+    assert version.actions(10) == [Stop("stray", 30)]
+    version.statuses["stray"] = InstanceStatus("stray", RunState.STOPPING, 0)
+    assert version.actions(10) == []
+
+
+def test_an_instance_that_ran_under_another_leader_may_not_be_silent_for_ever() -> None:
+    version = Version(deployment(), VersionState.DEGRADED)
+    silent = instance(error=NOT_HEARD_OF)
+    version.holds(silent)
+    assert version.plan(0).next_at == POLICY.unresponsive_s
+    assert [type(action) for action in version.actions(POLICY.unresponsive_s)] == [Fail]
 
 
 def test_an_error_stops_everything_and_waits_for_the_undeploy() -> None:
@@ -402,10 +422,99 @@ def test_never_more_than_the_maximum_and_never_fewer_kept_than_the_minimum(
     stopping = {
         one.instance_id
         for one in version.instances
-        if (held := version.statuses.get(one.instance_id)) and held.state is RunState.STOPPING
+        if one.phase is Phase.STOPPING
+        or ((held := version.statuses.get(one.instance_id)) and held.state is RunState.STOPPING)
     }
     kept = len({one.instance_id for one in version.instances} - ended - stopping)
     created = sum(isinstance(action, Create) for action in actions)
     foreign = sum(one.instance_id not in version.statuses for one in version.instances)
     assert kept + created >= least
     assert kept + created <= max(spec.max_instances, foreign + created)
+
+
+def test_what_keeps_an_instance_from_serving_is_stored_while_it_is_up() -> None:
+    version = Version(deployment(), VersionState.DEPLOYING)
+    one = instance()
+    version.holds(one, reason="ImagePullBackOff")
+    stored = SetPhase(one, Phase.STARTING, "ImagePullBackOff")
+    assert version.actions(0) == [stored]
+    version.holds(replace(one, error="ImagePullBackOff"), reason="ImagePullBackOff")
+    assert version.actions(1) == []
+    # What is known is kept until the instance runs.
+    version.holds(replace(one, error="ImagePullBackOff"))
+    assert version.actions(2) == []
+
+
+def test_an_instance_that_ran_tells_its_backends_reason_rather_than_that_it_is_silent() -> None:
+    version = Version(deployment())
+    version.holds(running(lease_until=10))
+    version.plan(0)
+    silent = running(lease_until=10, phase=Phase.RUNNING)
+    version.holds(silent, reason="OOMKilled")
+    assert SetPhase(silent, Phase.STARTING, "OOMKilled") in version.actions(11)
+
+
+def test_what_runs_without_a_record_is_stopped_once_its_record_must_have_come() -> None:
+    version = Version(None, VersionState.INACTIVE)
+    version.statuses["lost"] = InstanceStatus("lost", RunState.UP, 100.0)
+    young = version.plan(101)
+    assert (young.actions, young.next_at) == ([], 100.0 + ORPHAN_S)
+    assert version.actions(100 + ORPHAN_S) == [Stop("lost", POLICY.stop_grace_s)]
+    version.statuses["lost"] = InstanceStatus("lost", RunState.STOPPING, 110.0)
+    assert version.actions(200) == []
+
+
+def worker(instance_id: str = "w1", **more: object) -> Instance:
+    return running(instance_id, registered_with="t1", **more)
+
+
+def test_external_workers_are_awaited_and_counted_and_nothing_is_started() -> None:
+    version = Version(deployment(gpu_spec("s1", 2, 3, is_external=True)), VersionState.DEPLOYING)
+    assert version.actions(0, Load(waiting=9, leased=0)) == []
+    one = worker(phase=Phase.STARTING, lease_until=100)
+    version.instances = [one]
+    plan = version.plan(10)
+    assert plan.actions == [SetPhase(one, Phase.RUNNING, "")]
+    assert plan.next_at == 100
+    assert plan.load_every_s is None
+
+
+def test_an_external_worker_that_is_not_heard_of_counts_out_and_is_forgotten_later() -> None:
+    version = Version(deployment(gpu_spec("s1", 1, 1, is_external=True)))
+    one = worker(lease_until=100)
+    version.instances = [one]
+    plan = version.plan(101)
+    assert plan.actions == [SetPhase(one, Phase.STARTING, NOT_HEARD_OF)]
+    version.instances = [replace(one, phase=Phase.STARTING, error=NOT_HEARD_OF)]
+    assert version.plan(102).next_at == 100 + POLICY.unresponsive_s
+    assert version.actions(100 + POLICY.unresponsive_s) == [Forget(version.instances[0])]
+
+
+def test_external_workers_above_the_maximum_and_of_no_deployment_are_told_to_stop() -> None:
+    version = Version(deployment(gpu_spec("s1", 0, 1, is_external=True)))
+    old = worker("w1", created_at="2026-01-01", lease_until=100)
+    new = worker("w2", created_at="2026-01-02", lease_until=100)
+    version.instances = [old, new]
+    assert version.actions(10) == [Stop("w2", POLICY.stop_grace_s)]
+    version.wanted = None
+    version.instances = [old, replace(new, phase=Phase.STOPPING)]
+    plan = version.plan(11)
+    assert plan.actions == [EndQueue(), Stop("w1", POLICY.stop_grace_s)]
+    assert plan.next_at == 100
+    version.instances = [replace(old, phase=Phase.STOPPING)]
+    assert version.actions(100) == [Forget(version.instances[0])]
+
+
+def test_an_external_worker_that_leaves_by_itself_is_no_longer_listed() -> None:
+    version = Version(deployment(gpu_spec("s1", 0, 1, is_external=True)))
+    one = worker(is_connected=False, lease_until=100)
+    version.instances = [one]
+    assert version.actions(10) == [Stop("w1", POLICY.stop_grace_s)]
+    version.instances = [replace(one, phase=Phase.STOPPING, lease_until=11)]
+    assert version.actions(11) == [Forget(version.instances[0])]
+
+
+def test_external_workers_stay_when_the_deadline_has_passed() -> None:
+    version = Version(deployment(gpu_spec("s1", 2, 2, is_external=True)), VersionState.ERROR)
+    version.instances = [worker(lease_until=100)]
+    assert version.actions(10) == []

@@ -2,10 +2,14 @@
 
 import json
 
+import httpx
 import pytest
 
 from http1.stream import Headers, Request
 from runtime.metrics import MetricRegistry
+from runtime.settings import Address
+from runtime.tasks import spawn
+from tests.support.waiting import until
 from worker_agent.app.admin import Admin
 
 
@@ -84,3 +88,26 @@ def test_metrics_are_in_the_prometheus_text_format() -> None:
     got = ask(b"GET", b"/metrics")
     assert got.status == 200
     assert dict(got.headers)[b"content-type"].startswith(b"text/plain; version=0.0.4")
+
+
+async def test_a_request_to_drain_is_answered_when_the_agent_has_drained() -> None:
+    asked: list[str] = []
+    admin = Admin(MetricRegistry(), dict, "t1")
+    await admin.listen(Address.parse("127.0.0.1:0"), lambda: asked.append("drain"))
+    try:
+        headers = {"Authorization": "Bearer t1"}
+        url = f"http://127.0.0.1:{admin.port}/drain"
+        async with httpx.AsyncClient() as client:
+            assert (await client.get(url)).status_code == 403
+            assert asked == []
+            waiting = spawn(client.get(url, headers=headers), "tests.drain")
+            await until(lambda: asked)
+            assert not waiting.done()
+            admin.respond_to_drains()
+            assert (await waiting).text == "drained\n"
+    finally:
+        admin.close()
+
+
+def test_without_a_token_nobody_can_drain_the_agent() -> None:
+    assert ask(b"GET", b"/drain").status == 404

@@ -1,6 +1,5 @@
 """The process backend with the real worker agent, which gets the settings that it needs."""
 
-import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -52,8 +51,8 @@ async def test_a_server_that_runs_already_gets_a_worker_and_nothing_else(tmp_pat
     )
     async with started(options) as backend:
         await until(lambda: "gpu.local 9000 127.0.0.1:0" in backend.log_tail("one"))
-        (record,) = (tmp_path / "instances").glob("*/one/processes.json")
-        assert len(json.loads(record.read_text())) == 1
+        (identity,) = (tmp_path / "instances").glob("running/one/*.pid")
+        assert identity.name == "worker.pid"
         backend.stop("one", PATIENCE_S)
         await until(lambda: not backend.statuses(VERSION_ID))
 

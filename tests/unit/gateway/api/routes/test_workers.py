@@ -49,6 +49,14 @@ def test_what_is_the_same_is_not_written_until_the_lease_needs_it() -> None:
     assert apply_heartbeat(FRESH, beat(), 1005.5, LEASE_S).lease_until == 1021
 
 
+def test_every_second_heartbeat_of_an_external_worker_is_written() -> None:
+    record = instance(phase=Phase.RUNNING, registered_with="t1")
+    first = apply_heartbeat(record, beat(), 1000.0, LEASE_S)
+    assert first.lease_until == 1020
+    assert apply_heartbeat(first, beat(), 1005.0, LEASE_S) is first
+    assert apply_heartbeat(first, beat(), 1010.0, LEASE_S).lease_until == 1030
+
+
 def test_what_matters_is_written_at_once() -> None:
     for changes in ({"healthy": False}, {"slots": 3}, {"busy": 1}, {"stopping": True}):
         assert apply_heartbeat(FRESH, beat(**changes), 1001.0, LEASE_S) is not FRESH, changes

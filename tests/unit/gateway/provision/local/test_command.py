@@ -8,13 +8,11 @@ import pytest
 
 from gateway.domain.model import VersionDetails
 from gateway.provision.backend import LaunchSpec
+from gateway.provision.launch import MAX_STRING_BYTES, LaunchError, image_of
 from gateway.provision.local.command import (
     MAX_ALL_BYTES,
-    MAX_STRING_BYTES,
     Allocation,
-    LaunchError,
     ServerAddress,
-    image_of,
     inference_command,
     running_server,
     worker_command,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.provision.local.shellwords import split
+from gateway.provision.shellwords import split
 
 
 def outcome(splitter: Callable[[str], list[str]], line: str) -> list[str] | None:

@@ -1,0 +1,1 @@
+"""``gateway apply``: makes functions, versions and deployments what files say."""

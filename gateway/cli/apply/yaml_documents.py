@@ -1,0 +1,140 @@
+"""YAML documents as plain values, with the line of each.
+
+Only what JSON has is accepted, so that no value is another type than it looks: no dates, no tags,
+no merge keys. Aliases are, as often as `MAX_VALUES` allows.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import yaml
+
+MAX_BYTES = 4 * 1024 * 1024
+"""Size of a file."""
+MAX_VALUES = 50_000
+"""Values of a file, those of aliases counted each time: an alias costs nothing to write."""
+MAX_DEPTH = 64
+
+Path = tuple[str | int, ...]
+"""Names and indexes that lead to a value of a document."""
+
+
+class FileProblem(NamedTuple):
+    """Something wrong in a file: where, and what."""
+
+    source: str
+    line: int
+    path: Path
+    message: str
+
+    def __str__(self) -> str:
+        where = f"{self.source}:{self.line}"
+        dotted = ".".join(str(part) for part in self.path)
+        return f"{where}: {dotted}: {self.message}" if dotted else f"{where}: {self.message}"
+
+
+class FileError(Exception):
+    """A file cannot be used."""
+
+    def __init__(self, problems: list[FileProblem]) -> None:
+        super().__init__(problems)
+        self.problems = problems
+
+
+class YamlDocument(NamedTuple):
+    """A document of a file. ``lines`` are those on which its values begin, from 1."""
+
+    source: str
+    value: object
+    lines: dict[Path, int]
+
+    def problem(self, path: Path, message: str) -> FileProblem:
+        """Return a problem at ``path``, or at what is there of it."""
+        known = path
+        while known not in self.lines:
+            known = known[:-1]
+        return FileProblem(self.source, self.lines[known], path, message)
+
+
+def read_documents(data: bytes, source: str) -> list[YamlDocument]:
+    """Return the documents of a file that have a content. Raises `FileError`."""
+    if len(data) > MAX_BYTES:
+        raise FileError([FileProblem(source, 1, (), f"has more than {MAX_BYTES} bytes")])
+    reader = _Reader(source)
+    try:
+        return [document for document in reader.documents(data) if document.value is not None]
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        what = ", ".join(text for text in (error.context, error.problem) if text)
+        line = 1 if mark is None else mark.line + 1
+        raise FileError([FileProblem(source, line, (), f"not YAML: {what}")]) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = getattr(error, "reason", "it cannot be read")
+        raise FileError([FileProblem(source, 1, (), f"not YAML: {reason}")]) from None
+    except RecursionError:
+        raise FileError([FileProblem(source, 1, (), "is nested too deeply")]) from None
+
+
+class _Reader:
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._left = MAX_VALUES
+        self._scalars = yaml.constructor.SafeConstructor()
+
+    def documents(self, data: bytes) -> Iterator[YamlDocument]:
+        for node in yaml.compose_all(data, Loader=yaml.SafeLoader):
+            lines: dict[Path, int] = {}
+            yield YamlDocument(self._source, self._value(node, (), lines), lines)
+
+    def _value(self, node: Any, path: Path, lines: dict[Path, int]) -> object:
+        line = node.start_mark.line + 1
+        lines.setdefault(path, line)
+        self._left -= 1
+        if self._left < 0:
+            raise self._refuse(node, path, f"more than {MAX_VALUES} values, with those of aliases")
+        if len(path) > MAX_DEPTH:
+            raise self._refuse(node, path[:4], "is nested too deeply")
+        if isinstance(node, yaml.SequenceNode):
+            self._check_tag(node, path, "tag:yaml.org,2002:seq")
+            return [
+                self._value(item, (*path, index), lines) for index, item in enumerate(node.value)
+            ]
+        if isinstance(node, yaml.MappingNode):
+            self._check_tag(node, path, "tag:yaml.org,2002:map")
+            return self._mapping(node, path, lines)
+        return self._scalar(node, path)
+
+    def _mapping(self, node: Any, path: Path, lines: dict[Path, int]) -> dict[str, object]:
+        members: dict[str, object] = {}
+        for key, value in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                raise self._refuse(key, path, "merge keys (<<) are not supported; use an alias")
+            if key.tag != "tag:yaml.org,2002:str":
+                raise self._refuse(key, path, "names of members must be texts: quote this one")
+            name = str(key.value)
+            if name in members:
+                raise self._refuse(key, (*path, name), "is there twice")
+            lines[*path, name] = key.start_mark.line + 1
+            members[name] = self._value(value, (*path, name), lines)
+        return members
+
+    def _scalar(self, node: Any, path: Path) -> object:
+        try:
+            value = self._scalars.construct_object(node)
+        except (yaml.YAMLError, ValueError):
+            raise self._refuse(node, path, f"{node.tag} is not supported here") from None
+        if isinstance(value, float) and not math.isfinite(value):
+            raise self._refuse(node, path, "must be a finite number")
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        raise self._refuse(
+            node, path, "looks like a date or like bytes: quote it to make it a text"
+        )
+
+    def _check_tag(self, node: Any, path: Path, plain: str) -> None:
+        if node.tag != plain:
+            raise self._refuse(node, path, f"{node.tag} is not supported")
+
+    def _refuse(self, node: Any, path: Path, message: str) -> FileError:
+        return FileError([FileProblem(self._source, node.start_mark.line + 1, path, message)])

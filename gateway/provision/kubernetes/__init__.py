@@ -1,0 +1,1 @@
+"""Runs instances in Kubernetes, one Deployment each (docs/kubernetes.md)."""

@@ -1,0 +1,1 @@
+"""Setting up NATS servers for the gateway: their files, the rotation of keys, and a check."""

@@ -1,0 +1,1 @@
+"""The Helm chart, rendered by Helm and checked: ``make test-chart``."""

@@ -1,0 +1,1 @@
+"""The Kubernetes backend against a real kube-apiserver and etcd (``make test-kubernetes``)."""

@@ -1,0 +1,30 @@
+"""The servers of this session, skipped where they are missing."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kubernetes.cluster import Cluster, cluster_on
+from tests.kubernetes.programs import MODULES, find
+from tests.kubernetes.servers import Servers
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    missing = [name for name in MODULES if find(name) is None]
+    if missing:
+        pytest.skip(f"{' and '.join(missing)} missing: make test-kubernetes builds them")
+    folder: Path = tmp_path_factory.mktemp("kubernetes")
+    found = Servers(folder)
+    try:
+        found.start()
+        yield found
+    finally:
+        found.end()
+
+
+@pytest.fixture
+async def cluster(servers: Servers) -> AsyncIterator[Cluster]:
+    async with cluster_on(servers) as found:
+        yield found
