@@ -22,7 +22,6 @@ from gateway.app.options import (
     store_options,
     websocket_limits,
 )
-from gateway.app.provisioning import ProvisioningError
 from gateway.app.request_parts import SETTLE_S, RequestParts
 from gateway.app.tls import serve_tls
 from gateway.attach.channels import WorkerChannels
@@ -47,6 +46,7 @@ from gateway.domain.rate_limit import MAX_PERIOD_S
 from gateway.domain.readmodel import ReadModel
 from gateway.invocation.collection import UploadSpace
 from gateway.invocation.context import Context
+from gateway.provision.backend import ProvisioningError
 from gateway.provision.undeploy_notices import UndeployNotices, fail_waiting
 from gateway.provision.wake_requests import WakePublisher
 from gateway.requests.endpoint import Access

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from gateway.domain.clusters import ClusterGroup, Gpu, InstanceType, find_image
 from gateway.domain.model import Change
+from gateway.provision.backend import ProvisioningError
 from gateway.provision.backends import Backends
 from gateway.provision.executor import (
     Ports,
@@ -29,10 +30,6 @@ from runtime.ids import new_uuid
 
 if TYPE_CHECKING:
     from gateway.provision.kubernetes.backend import KubernetesBackend
-
-
-class ProvisioningError(Exception):
-    """A configured cluster cannot be used; the message says what to do."""
 
 
 class Provisioning:

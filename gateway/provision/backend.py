@@ -15,6 +15,10 @@ OnChange = Callable[[str, str], None]
 """Called with the function id and the version id of an instance whose status has changed."""
 
 
+class ProvisioningError(Exception):
+    """A configured cluster cannot be used; the message says what to do."""
+
+
 class RunState(Enum):
     """Whether an instance runs at its backend."""
 

@@ -19,7 +19,6 @@ from tests.support.followed_store import opened
 from tests.support.free_ports import free_port
 from tests.support.nats_server import NatsServer
 from tests.support.programs import gateway
-from tests.support.stack import start
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.timeout(300)
@@ -122,18 +121,15 @@ async def test_a_function_is_deployed_called_and_undeployed_without_a_failed_cal
         await until_status(api, path, "ACTIVE")
         answer = await api.post(f"/f/{function_id}/echo", content=b"hello")
         assert (answer.status_code, answer.content) == (200, b"hello")
-        slow = start(api.get(f"/f/{function_id}/slow?seconds=2"))
-        (pod,) = kubelet.running.values()
-        pod.agent.wait_event("worker.ready")
-
-        async def is_busy() -> bool:
-            queued = (await api.get(path)).json()["deployment"]
-            return bool(queued) and not slow.done()
-
-        await until(is_busy)
+        # Its 202 says that the gateway has the call.
+        slow = await api.get(
+            f"/f/{function_id}/slow?seconds=2", headers={"prefer": "respond-async"}
+        )
+        assert slow.status_code == 202, slow.text
         undeployed = await api.delete(f"{path}?graceful=true")
         assert undeployed.status_code == 200, undeployed.text
-        assert (await slow).status_code == 200
+        response = await api.get(f"{slow.headers['location']}/response")
+        assert response.status_code == 200, response.text
 
         async def is_gone() -> bool:
             return not await cluster.objects(DEPLOYMENTS) and not kubelet.running
