@@ -48,7 +48,7 @@ run: $(VENV)/.has-examples
 # More processes than cores: many tests wait for timers and processes more than they compute.
 # In the order of the folders, so that the long files of tests/e2e begin first and none is waited for.
 test: check
-	$(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-proxies: $(VENV)/.has-test
 	@for program in nginx haproxy; do \

@@ -218,14 +218,29 @@ async def test_a_collected_body_goes_to_another_worker_when_the_first_one_dies(
         UPLOAD__MEMORY_BYTES="100000", UPLOAD__SPOOL_FOLDER=str(tmp_path / "missing")
     )
     first = stack.agent()
+    flows = asyncio.Event()
+
+    async def long_body() -> AsyncIterator[bytes]:
+        for number in range(24):
+            yield os.urandom(MEBIBYTE)
+            if number == 16:
+                # More than sockets hold: the first worker has fetched some of it.
+                flows.set()
+
     async with gateway.client() as client:
         # No file can be made for the long one: it flows through, and cannot be handed out again.
+        length = {"content-length": str(24 * MEBIBYTE)}
         collected, streamed = (
-            spawn(client.post(f"/slow?seconds={s}", content=os.urandom(size)), "call")
-            for s, size in ((4, 90_000), (30, 3 * MEBIBYTE))
+            spawn(call, "call")
+            for call in (
+                client.post("/slow?seconds=4", content=os.urandom(90_000)),
+                client.post("/slow?seconds=30", content=long_body(), headers=length),
+            )
         )
         async with stack.direct() as direct:
             assert (await direct.get("/running?until=2")).json()["running"] == 2
+        async with asyncio.timeout(PATIENCE_S):
+            await flows.wait()
         gateway.program.wait_event("upload.spool_failed")
         first.stop(signal.SIGKILL)
         stack.agent()
