@@ -96,7 +96,7 @@ test-clients: $(VENV)/.has-test
 # The programs are built once, into the user's cache folder, unless they are on PATH.
 test-kubernetes: $(VENV)/.has-test
 	@$(BIN)/python -m tests.kubernetes.programs
-	$(BIN)/python -m pytest -v tests/kubernetes $(ARGS)
+	TEST_KUBERNETES=1 $(BIN)/python -m pytest -v tests/kubernetes $(ARGS)
 
 test-conformance: $(VENV)/.has-test
 	@exec $(BIN)/python -m tests.conformance.run

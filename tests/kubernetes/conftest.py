@@ -1,5 +1,6 @@
 """The servers of this session, skipped where they are missing."""
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from tests.kubernetes.servers import Servers
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    if "TEST_KUBERNETES" not in os.environ:
+        pytest.skip("run by make test-kubernetes")
     missing = [name for name in MODULES if find(name) is None]
     if missing:
         pytest.skip(f"{' and '.join(missing)} missing: make test-kubernetes builds them")
