@@ -45,8 +45,9 @@ _DEFINITE = frozenset({400, 401, 403, 410})
 _LOST = frozenset({401, 404})
 """The worker's own token has ended, or its instance has no record."""
 _NO_PLACE = 409
-_UNWANTED = frozenset({403, 409, 410})
-"""Statuses of a registration that tell a running worker that it is not wanted any more."""
+_UNWANTED = frozenset({401, 403, 409, 410})
+"""Statuses of a registration after which a running worker stops: it is not wanted any more, or its
+registration token has expired."""
 
 _log = logging.getLogger("worker.connect")
 

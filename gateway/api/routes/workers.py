@@ -186,7 +186,9 @@ class Workers:
         )
 
     async def _register(self, api: Api, call: Call[ConnectBody, None]) -> ConnectResponse:
-        """Make an external worker an instance, or the one again whose record was lost.
+        """Make an external worker an instance, or the one again that it was.
+
+        A worker does so whose record was lost, or whose own token has ended.
 
         Raises `Forbidden` for a revoked token, `Gone` for a version that was deleted, and
         `Conflict` as long as the version has no place for it.
@@ -204,30 +206,28 @@ class Workers:
             raise Gone("The version was deleted")
         deployment, spec = await vacancy(api, records, token, instance_id, now)
         before = await records.get(InstanceKey(token.version_id, instance_id))
-        if before is not None and isinstance(before[0], Instance):
-            if not before[0].is_external or now < before[0].lease_until:
-                raise Conflict("Another worker is this instance")
-        instance = Instance(
-            instance_id,
-            deployment.deployment_id,
-            spec.spec_id,
-            deployment.function_id,
-            deployment.version_id,
-            token.account,
-            spec.gpu,
-            spec.instance_type,
-            spec.backend,
-            Phase.STARTING,
-            created_at=timestamp(now),
-            updated_at=timestamp(now),
-            is_connected=True,
-            lease_until=math.ceil(now + options.lease_s),
-            registered_with=token.subject,
-            facts=facts_of(body) or {},
-        )
-        await records.put(instance, 0 if before is None else before[1])
+        if not _goes_on(None if before is None else before[0], token.subject, now):
+            instance = Instance(
+                instance_id,
+                deployment.deployment_id,
+                spec.spec_id,
+                deployment.function_id,
+                deployment.version_id,
+                token.account,
+                spec.gpu,
+                spec.instance_type,
+                spec.backend,
+                Phase.STARTING,
+                created_at=timestamp(now),
+                updated_at=timestamp(now),
+                is_connected=True,
+                lease_until=math.ceil(now + options.lease_s),
+                registered_with=token.subject,
+                facts=facts_of(body) or {},
+            )
+            await records.put(instance, 0 if before is None else before[1])
         worker = WorkerIdentity(
-            token.account, instance.function_id, instance.version_id, instance_id
+            token.account, deployment.function_id, deployment.version_id, instance_id
         )
         return ConnectResponse(
             region=api.region,
@@ -236,8 +236,8 @@ class Workers:
             lease_seconds=options.lease_s,
             max_request_concurrency=spec.concurrency,
             instance_id=instance_id,
-            function_id=instance.function_id,
-            function_version_id=instance.version_id,
+            function_id=deployment.function_id,
+            function_version_id=deployment.version_id,
             environment={
                 **_elsewhere(options.broker_environment),
                 **agent_settings(details.spec),
@@ -315,6 +315,20 @@ def facts_of(body: ConnectBody) -> Mapping[str, object] | None:
     if body.worker is None:
         return None
     return body.worker.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _goes_on(record: Record | None, token_id: str, now: float) -> bool:
+    """Whether the record is that of the worker itself, which has a lease and only lacks a token.
+
+    Only the worker knows the instance's id, so another one with its registration token is it.
+    Raises `Conflict` if it is another one's.
+    """
+    if not isinstance(record, Instance):
+        return False
+    has_lease = now < record.lease_until
+    if not record.is_external or (has_lease and record.registered_with != token_id):
+        raise Conflict("Another worker is this instance")
+    return has_lease
 
 
 def _instance_id_of(api: Api, body: ConnectBody) -> str:

@@ -262,7 +262,7 @@ async def test_a_worker_whose_record_was_lost_registers_again_as_the_same_instan
     assert agent.told == []
 
 
-@pytest.mark.parametrize("status", [403, 409, 410])
+@pytest.mark.parametrize("status", [401, 403, 409, 410])
 async def test_a_worker_that_may_not_register_again_stops(status: int) -> None:
     def answer(path: str) -> Mapping[str, object]:
         raise ConnectError("no", 404 if api.calls[-1][1] == "t0" else status)
