@@ -18,15 +18,19 @@ from tests.support.inference_server import InferenceServer
 from tests.support.nats_logins import guarded
 from tests.support.programs import ROOT, Program, worker_agent
 from tests.support.redis_server import RedisServer
+from tests.support.server_process import ServerProcess
 from tests.support.stack import start
 from tests.support.waiting import until
 
 
 class World:
-    """One control plane, an inference server, and the agents that a test starts."""
+    """One control plane with its broker, an inference server, and the agents that a test starts."""
 
-    def __init__(self, plane: ControlPlane, inference: InferenceServer) -> None:
+    def __init__(
+        self, plane: ControlPlane, broker: ServerProcess, inference: InferenceServer
+    ) -> None:
         self.plane = plane
+        self.broker = broker
         self.inference = inference
         self.agents: list[Program] = []
 
@@ -65,18 +69,23 @@ class World:
 
 
 @asynccontextmanager
-async def broker(kind: str, folder: Path) -> AsyncIterator[dict[str, str]]:
-    """Run a broker that asks for logins; return the gateway's settings for it."""
+async def running_broker(
+    kind: str, folder: Path
+) -> AsyncIterator[tuple[ServerProcess, dict[str, str]]]:
+    """Run a broker that asks for logins; return it, and the gateway's settings for it."""
     if kind == "nats":
         nats = guarded(folder)
         await nats.server.start()
         try:
-            yield {
-                "NATS__URLS": nats.url,
-                "NATS__CREDENTIALS_FILE": str(nats.logins.gateway_credentials),
-                "NATS__SYSTEM_CREDENTIALS_FILE": str(nats.logins.system_credentials),
-                "NATS__OPERATOR_SEED_FILE": str(nats.logins.operator_seed),
-            }
+            yield (
+                nats.server,
+                {
+                    "NATS__URLS": nats.url,
+                    "NATS__CREDENTIALS_FILE": str(nats.logins.gateway_credentials),
+                    "NATS__SYSTEM_CREDENTIALS_FILE": str(nats.logins.system_credentials),
+                    "NATS__OPERATOR_SEED_FILE": str(nats.logins.operator_seed),
+                },
+            )
         finally:
             await nats.server.kill()
         return
@@ -84,7 +93,8 @@ async def broker(kind: str, folder: Path) -> AsyncIterator[dict[str, str]]:
     server = RedisServer(acl=acl, login=("gateway", "sesame"))
     await server.start()
     try:
-        yield {"QUEUE__BACKEND": "redis", "STORE__BACKEND": "redis", "REDIS__URLS": server.url}
+        settings = {"QUEUE__BACKEND": "redis", "STORE__BACKEND": "redis"}
+        yield server, {**settings, "REDIS__URLS": server.url}
     finally:
         await server.close()
 
@@ -92,13 +102,13 @@ async def broker(kind: str, folder: Path) -> AsyncIterator[dict[str, str]]:
 @asynccontextmanager
 async def running_world(kind: str, folder: Path) -> AsyncIterator[World]:
     async with AsyncExitStack() as stack:
-        settings = await stack.enter_async_context(broker(kind, folder))
+        broker, settings = await stack.enter_async_context(running_broker(kind, folder))
         inference = InferenceServer()
         await inference.start()
         stack.push_async_callback(inference.kill)
         settings |= {"CONTROL__WORKER_LEASE_S": "3"}
         plane = await stack.enter_async_context(running_control_plane(folder, settings))
-        world = World(plane, inference)
+        world = World(plane, broker, inference)
         try:
             yield world
         finally:
@@ -164,7 +174,9 @@ async def test_agents_with_a_token_serve_are_counted_drained_and_refused(
 
 
 @pytest.mark.timeout(180)
-async def test_an_agent_rides_out_a_gateway_that_has_lost_its_record(tmp_path: Path) -> None:
+async def test_an_agent_rides_out_a_gateway_that_pauses_and_a_broker_that_loses_its_record(
+    tmp_path: Path,
+) -> None:
     async with running_world("nats", tmp_path) as world:
         await world.register()
         token, _ = await world.plane.token()
@@ -177,6 +189,8 @@ async def test_an_agent_rides_out_a_gateway_that_has_lost_its_record(tmp_path: P
         await asyncio.to_thread(agent.wait_event, "control.away")
         world.plane.program.send(signal.SIGCONT)
         await asyncio.to_thread(agent.wait_event, "control.back")
+        await world.broker.restart()
+        await asyncio.to_thread(agent.wait_event, "control.registered_again")
         (after,) = (await world.until_status("ACTIVE", 1))["activeInstances"]
         assert after["instanceId"] == before["instanceId"]
         assert (await world.invoke()).text == "hello"
