@@ -198,12 +198,12 @@ class Workers:
         if named not in {(token.function_id, token.version_id), (token.function_id, None)}:
             raise Forbidden("The token is for another version")
         instance_id = _instance_id_of(api, body)
-        await api.registrations.check(token)
         now, options = self._ports.clock(), self._options
         found = await records.get(DetailsKey(token.function_id, token.version_id))
         details = found[0] if found is not None else None
         if not isinstance(details, VersionDetails) or details.account != token.account:
             raise Gone("The version was deleted")
+        await api.registrations.check(token)
         deployment, spec = await vacancy(api, records, token, instance_id, now)
         before = await records.get(InstanceKey(token.version_id, instance_id))
         if not _goes_on(None if before is None else before[0], token.subject, now):

@@ -135,6 +135,8 @@ async def test_a_worker_is_told_why_it_cannot_register(
     elsewhere = await plane.holder((await token_of(client, *here))[0]).post(CONNECT_PATH, {})
     assert (elsewhere.status, "external" in elsewhere.body["detail"]) == (409, True)
     assert (await client.delete(version_path(*ids))).status == 204
+    listed = (await client.get(TOKENS)).body["registrationTokens"]
+    assert ids[1] not in [one["functionVersionId"] for one in listed]
     assert (await plane.holder(token).post(CONNECT_PATH, {})).status == 410
 
 
