@@ -1,5 +1,6 @@
 """Registration tokens, and what becomes of a worker that has one."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -92,6 +93,15 @@ async def test_a_worker_above_the_maximum_is_refused_until_another_leaves(
     assert (await worker.post(HEARTBEAT_PATH, last)).status == 200
     await plane.catalog.until(lambda: not plane.catalog.instances(ids[1])[0].is_connected)
     assert (await plane.holder(token).post(CONNECT_PATH, {})).status == 200
+
+
+async def test_of_workers_that_register_at_once_only_the_maximum_gets_a_place(
+    plane: IdentityPlane, client: Client
+) -> None:
+    ids = await deployed(plane, client, maxInstances=5)
+    holder = plane.holder((await token_of(client, *ids))[0])
+    told = await asyncio.gather(*(holder.post(CONNECT_PATH, {}) for _ in range(20)))
+    assert sorted(each.status for each in told) == [200] * 5 + [409] * 15
 
 
 async def test_a_worker_whose_record_was_lost_is_the_same_instance_again(
