@@ -50,7 +50,8 @@ class Progress:
             instance_id = health.get("instanceId", "")
             if self._reasons.get(instance_id) != health["error"]:
                 self._reasons[instance_id] = health["error"]
-                yield f"instance {instance_id} failed: {_first_line(health['error'])}"
+                who = f"instance {instance_id} failed: " if instance_id else ""
+                yield f"{who}{_first_line(health['error'])}"
 
 
 async def wait_until_up(api: ApiClient, function_id: str, version_id: str, say: Say) -> Json:

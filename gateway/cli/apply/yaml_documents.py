@@ -136,7 +136,7 @@ class _Reader:
                 raise self._refuse(key, path, "merge keys (<<) are not supported; use an alias")
             if key.tag != "tag:yaml.org,2002:str":
                 raise self._refuse(key, path, "names of members must be texts: quote this one")
-            name = str(key.value)
+            name = self._text(key, path)
             if name in members:
                 raise self._refuse(key, (*path, name), "is there twice")
             lines[*path, name] = key.start_mark.line + 1
@@ -151,11 +151,22 @@ class _Reader:
             raise self._refuse(node, path, f"{node.tag} is not supported here") from None
         if isinstance(value, float) and not math.isfinite(value):
             raise self._refuse(node, path, "must be a finite number")
-        if value is None or isinstance(value, bool | int | float | str):
+        if isinstance(value, str):
+            return self._text(node, path)
+        if value is None or isinstance(value, bool | int | float):
             return value
         raise self._refuse(
             node, path, "looks like a date or like bytes: quote it to make it a text"
         )
+
+    def _text(self, node: Any, path: Path) -> str:
+        """Return the text of a scalar, which YAML's escapes can make of halves of characters."""
+        text = str(node.value)
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise self._refuse(node, path, "has half of a character (a surrogate)") from None
+        return text
 
     def _check_tag(self, node: Any, path: Path, plain: str) -> None:
         if node.tag != plain:

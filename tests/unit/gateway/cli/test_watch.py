@@ -50,6 +50,7 @@ def test_a_reason_is_printed_once_and_by_its_first_line() -> None:
     assert progress.lines(function("DEPLOYING"), failing("a", "another")) == [
         "instance a failed: another"
     ]
+    assert progress.lines(function("DEPLOYING"), failing("", "no workers")) == ["no workers"]
 
 
 def test_a_credential_that_sees_no_instances_still_sees_the_status() -> None:

@@ -65,6 +65,8 @@ def test_the_rest_of_a_file_with_too_many_values_is_not_read(
         ('a: !!int ""', "f.yaml:1: a: tag:yaml.org,2002:int"),
         ("a: !!timestamp x", "f.yaml:1: a: tag:yaml.org,2002:timestamp"),
         ('a: "\\U00110000"', "f.yaml:1: not YAML"),
+        ('a: "\\ud800"', "f.yaml:1: a: has half of a character"),
+        ('"\\ud800": 1', "f.yaml:1: has half of a character"),
         ("\x01", "f.yaml:1: not YAML"),
         ("x" * (MAX_BYTES + 1), "f.yaml:1: has more than"),
     ],
