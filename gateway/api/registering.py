@@ -28,7 +28,7 @@ class Records(Protocol):
     async def get(self, key: RecordKey) -> tuple[Record, int] | None: ...
 
 
-class Places:
+class Vacancies:
     """The places that versions have for external workers, as one process knows them.
 
     A worker that has just got one counts, although the catalog does not show its record yet: those

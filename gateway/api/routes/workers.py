@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from gateway.api.registering import Places, stop_reason
+from gateway.api.registering import Vacancies, stop_reason
 from gateway.api.route import AnyRoute, Api, Call, Route
 from gateway.api.schemas.workers import (
     ConnectBody,
@@ -101,7 +101,7 @@ class Workers:
     def __init__(self, ports: WorkerPorts, options: WorkerOptions) -> None:
         self._ports = ports
         self._options = options
-        self._places = Places()
+        self._vacancies = Vacancies()
 
     def routes(self) -> tuple[AnyRoute, ...]:
         """Return the routes for `gateway.api.app.build_app`."""
@@ -204,7 +204,7 @@ class Workers:
         if not isinstance(details, VersionDetails) or details.account != token.account:
             raise Gone("The version was deleted")
         await api.registrations.check(token)
-        deployment, spec = await self._places.take(api, records, token, instance_id, now)
+        deployment, spec = await self._vacancies.take(api, records, token, instance_id, now)
         instance = Instance(
             instance_id,
             deployment.deployment_id,
@@ -226,7 +226,7 @@ class Workers:
         try:
             await self._record(instance, now)
         except GatewayError:
-            self._places.give_back(token.version_id, instance_id)
+            self._vacancies.give_back(token.version_id, instance_id)
             raise
         worker = WorkerIdentity(
             token.account, instance.function_id, instance.version_id, instance_id
@@ -279,7 +279,7 @@ class Workers:
             worker, lambda record: apply_heartbeat(record, body, now, lease_s), now
         )
         if body.gone:
-            self._places.give_back(worker.version_id, worker.instance_id)
+            self._vacancies.give_back(worker.version_id, worker.instance_id)
         return HeartbeatResponse(
             lease_seconds=lease_s,
             max_request_concurrency=concurrency_of(api, instance),
