@@ -45,8 +45,9 @@ _DEFINITE = frozenset({400, 401, 403, 410})
 _LOST = frozenset({401, 404})
 """The worker's own token has ended, or its instance has no record."""
 _NO_PLACE = 409
-_UNWANTED = frozenset({403, 409, 410})
-"""Statuses of a registration that tell a running worker that it is not wanted any more."""
+_UNWANTED = frozenset({401, 403, 409, 410})
+"""Statuses of a registration after which a running worker stops: it is not wanted any more, or its
+registration token has expired."""
 
 _log = logging.getLogger("worker.connect")
 
@@ -204,7 +205,7 @@ async def register_until_done(
     ``on_wait`` is called with the reason of each that failed. Raises `ConnectError` for a response
     that further attempts cannot change.
     """
-    delay_s, reason = _RETRY_MIN_S, ""
+    delay_s, most_s, reason = _RETRY_MIN_S, _RETRY_MAX_S, ""
     while True:
         try:
             return await api.post(CONNECT_PATH, token, request)
@@ -212,11 +213,14 @@ async def register_until_done(
             if error.status in _DEFINITE:
                 raise
             if str(error) != reason:
-                reason, delay_s = str(error), _RETRY_MIN_S
+                reason = str(error)
                 event = "control.no_place" if error.status == _NO_PLACE else "control.away"
                 emit(_log, event, logging.WARNING, error=reason)
                 on_wait(reason)
-            most_s = _WAIT_MOST_S if error.status == _NO_PLACE else _RETRY_MAX_S
+            if error.status == _NO_PLACE:
+                # Also while the API is away after that: when it is back with the records lost,
+                # workers that run register again, and a spare must not be faster than they are.
+                most_s = _WAIT_MOST_S
         await asyncio.sleep(_spread(delay_s))
         delay_s = min(2 * delay_s, most_s)
 

@@ -43,6 +43,11 @@ def _level(text: object) -> object:
     return "warning" if lowered == "warn" else lowered
 
 
+def _stripped(text: object) -> object:
+    """Return the text without the line end that a file or a secret of Kubernetes ends with."""
+    return text.strip() if isinstance(text, str) else text
+
+
 def _lower(text: object) -> object:
     return text.lower() if isinstance(text, str) else text
 
@@ -156,7 +161,7 @@ class ControlSettings(Section):
         str, Matching(r"(https?://[!-~]+)?", "be an http:// or https:// URL, or empty")
     ] = ""
     """URL, http:// or https://; empty: the agent does not register."""
-    token: SecretText | None = None
+    token: Annotated[SecretText | None, Before(_stripped)] = None
     """Registration token, with which the agent becomes a new instance; or the first worker token of
     instance.id, which the API renews. Required with url."""
     timeout_s: Annotated[Seconds, Above(0)] = 5.0
@@ -231,10 +236,14 @@ class WorkerSettings(WorkerBrokerSettings):
 
     def defects(self) -> Iterator[tuple[str, str]]:
         """Yield the ids that are missing: only a registration gives them."""
-        if not self.registration_token:
-            for name in ("id", "version_id"):
-                if not getattr(self.function, name):
-                    yield f"function.{name}", "must be set"
+        missing = [name for name in ("id", "version_id") if not getattr(self.function, name)]
+        if not missing or self.registration_token:
+            return
+        if self.control.url:
+            yield "control.token", "must be a registration token, from 'gateway workers token'"
+            return
+        for name in missing:
+            yield f"function.{name}", "must be set"
 
 
 NVCF_ALIASES = {

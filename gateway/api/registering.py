@@ -1,5 +1,6 @@
 """Whether an external worker is wanted: at its registration, and at each heartbeat after that."""
 
+import asyncio
 from typing import Protocol
 
 from gateway.api.route import Api
@@ -17,6 +18,9 @@ from gateway.domain.model import (
 from gateway.domain.states import ALIVE, of_deployment
 from gateway.errors import Conflict
 
+SHOWN_WITHIN_S = 10.0
+"""By then the catalog shows a record that was written."""
+
 
 class Records(Protocol):
     """The store (`gateway.store.records.Store`); may raise `StoreUnavailable`."""
@@ -24,22 +28,63 @@ class Records(Protocol):
     async def get(self, key: RecordKey) -> tuple[Record, int] | None: ...
 
 
-async def vacancy(
-    api: Api, records: Records, token: VersionToken, instance_id: str, now: float
-) -> tuple[Deployment, GpuSpec]:
-    """Return the deployment and the first of its specifications that has a place for a worker.
+class Vacancies:
+    """The places that versions have for external workers, as one process knows them.
 
-    The instances are counted in this process's catalog: workers that register at the same moment
-    may be one too many, which the reconciler tells to stop. Raises `Conflict` while there is none.
+    A worker that has just got one counts, although the catalog does not show its record yet: those
+    that are one too many wait as spares. Workers that register at two processes at the same moment
+    may still be too many, which the reconciler tells to stop.
     """
+
+    def __init__(self) -> None:
+        self._given: dict[tuple[str, str], str] = {}
+        """The specification by version and instance, for `SHOWN_WITHIN_S`."""
+
+    async def take(
+        self, api: Api, records: Records, token: VersionToken, instance_id: str, now: float
+    ) -> tuple[Deployment, GpuSpec]:
+        """Give a worker a place; return the deployment and the first specification that has one.
+
+        Raises `Conflict` while there is none.
+        """
+        deployment = await _deployment(api, records, token)
+        specs = [spec for spec in deployment.specs if spec.is_external]
+        shown = api.catalog.instances(token.version_id)
+        taken = [
+            one.spec_id
+            for one in of_deployment(deployment, shown)
+            if one.instance_id != instance_id and one.phase in ALIVE and _keeps_place(one, now)
+        ]
+        known = {instance_id, *(one.instance_id for one in shown)}
+        taken += [
+            spec_id
+            for (version_id, given_to), spec_id in self._given.items()
+            if version_id == token.version_id and given_to not in known
+        ]
+        for spec in specs:
+            if taken.count(spec.spec_id) < spec.max_instances:
+                self._given[token.version_id, instance_id] = spec.spec_id
+                asyncio.get_running_loop().call_later(
+                    SHOWN_WITHIN_S, self.give_back, token.version_id, instance_id
+                )
+                return deployment, spec
+        most = sum(spec.max_instances for spec in specs)
+        raise Conflict(f"The deployment has its maxInstances of workers, {most}")
+
+    def give_back(self, version_id: str, instance_id: str) -> None:
+        """Count a worker by its record only, if it has one."""
+        self._given.pop((version_id, instance_id), None)
+
+
+async def _deployment(api: Api, records: Records, token: VersionToken) -> Deployment:
+    """Return the deployment of a token's version. Raises `Conflict` if it takes no workers."""
     found = await records.get(DeploymentKey(token.function_id, token.version_id))
     deployment = found[0] if found is not None else None
     if not isinstance(deployment, Deployment) or deployment.account != token.account:
         raise Conflict("The version is not deployed; a worker can register once it is")
     if deployment.draining_until is not None:
         raise Conflict("The version is being undeployed")
-    specs = [spec for spec in deployment.specs if spec.is_external]
-    if not specs:
+    if not any(spec.is_external for spec in deployment.specs):
         clusters = ", ".join(dict.fromkeys(spec.backend for spec in deployment.specs))
         raise Conflict(
             f"The version is deployed on {clusters}, where the gateway starts the instances; "
@@ -48,16 +93,7 @@ async def vacancy(
     version = api.catalog.version(token.function_id, token.version_id)
     if version is not None and version.state is VersionState.ERROR and not deployment.is_external:
         raise Conflict("The deployment has failed; undeploy the version and deploy it again")
-    taken = [
-        one.spec_id
-        for one in of_deployment(deployment, api.catalog.instances(token.version_id))
-        if one.instance_id != instance_id and one.phase in ALIVE and _keeps_place(one, now)
-    ]
-    for spec in specs:
-        if taken.count(spec.spec_id) < spec.max_instances:
-            return deployment, spec
-    most = sum(spec.max_instances for spec in specs)
-    raise Conflict(f"The deployment has its maxInstances of workers, {most}")
+    return deployment
 
 
 def stop_reason(api: Api, instance: Instance) -> str | None:

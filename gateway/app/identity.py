@@ -89,7 +89,10 @@ def given_secret(control: ControlSettings) -> str:
         source = str(control.bootstrap_secret_file)
         secret = read_private(control.bootstrap_secret_file).decode("ascii", "replace").strip()
     elif control.bootstrap_secret:
-        source, secret = "control.bootstrap_secret", control.bootstrap_secret.get_secret_value()
+        source, secret = (
+            "control.bootstrap_secret",
+            control.bootstrap_secret.get_secret_value().strip(),
+        )
     else:
         return ""
     if not is_secret(secret):

@@ -156,6 +156,12 @@ class Registrations:
                 return revoked
         raise NotFound("The account has no registration token with this id")
 
+    async def delete_of(self, account: str, version_id: str) -> None:
+        """Delete the tokens of a version that was deleted; they count no more."""
+        for token in await self._all(account):
+            if token.version_id == version_id:
+                await self._store.delete_raw(BUCKET, token.name)
+
     async def check(self, token: VersionToken) -> None:
         """Raise `Forbidden` unless the token has a record that is not revoked."""
         name = f"{NAME_PREFIX}{token.version_id}.{token.subject}"

@@ -50,20 +50,53 @@ class Progress:
             instance_id = health.get("instanceId", "")
             if self._reasons.get(instance_id) != health["error"]:
                 self._reasons[instance_id] = health["error"]
-                yield f"instance {instance_id} failed: {_first_line(health['error'])}"
+                who = f"instance {instance_id} failed: " if instance_id else ""
+                yield f"{who}{_first_line(health['error'])}"
 
 
 async def wait_until_up(api: ApiClient, function_id: str, version_id: str, say: Say) -> Json:
-    """Return the deployment once it is ACTIVE. Raises `CommandError` if it fails or is removed."""
+    """Return the deployment once it is ACTIVE, with the numbers that it says.
+
+    Raises `CommandError` if it fails or is removed.
+    """
     async for function, deployment in _poll(api, function_id, version_id, say):
         status = function["status"]
-        if status == "ACTIVE":
+        if status == "ACTIVE" and has_numbers(function, deployment):
             return deployment
         if status == "ERROR":
             raise CommandError(f"The deployment failed: {_reason(deployment)}")
         if status == "INACTIVE" or not deployment:
             raise CommandError("The version is no longer deployed.")
     raise AssertionError("polling ended")
+
+
+def has_numbers(function: Json, deployment: Json) -> bool:
+    """Whether as many instances run as the deployment says, each with as many requests at a time.
+
+    The status alone does not tell: it stays ACTIVE for a moment after a change, and while instances
+    above a new maximum stop. Instances are counted by their GPU; they do not name more of their
+    specification. A credential that sees no instances sees the status only.
+    """
+    if function.get("activeInstances") is None:
+        return True
+    own = [
+        instance
+        for instance in function["activeInstances"]
+        if instance["icmsRequestId"] == deployment["deploymentId"]
+    ]
+    specs = deployment["deploymentSpecifications"]
+    for gpu in {spec["gpu"] for spec in specs}:
+        wanted = [spec for spec in specs if spec["gpu"] == gpu]
+        found = [instance for instance in own if instance["gpu"] == gpu]
+        healthy = [instance for instance in found if instance["healthy"]]
+        if (
+            len(healthy) < sum(spec["minInstances"] for spec in wanted)
+            or len(found) > sum(spec["maxInstances"] for spec in wanted)
+            or not {instance["slots"] for instance in healthy}
+            <= {spec["maxRequestConcurrency"] for spec in wanted}
+        ):
+            return False
+    return True
 
 
 async def wait_until_gone(api: ApiClient, function_id: str, version_id: str, say: Say) -> None:

@@ -80,13 +80,13 @@ class Detaching:
 
     def begin(  # noqa: PLR0913 - what makes a call
         self,
+        terms: Terms,
         request: Request,
         client: ResponseWriter,
         head: CallHead,
         caller: Caller,
         now_ns: int,
-        terms: Terms,
-        plan: DetachedPlan | None = None,
+        plan: CallPlan | None,
     ) -> FirstExchange:
         """Begin an admitted call, whose window is as long as there is one.
 
@@ -95,11 +95,11 @@ class Detaching:
         """
         kind = "async" if terms.is_async else "on_disconnect"
         call = self.book.make(caller.account, client, kind, now_ns * 1e-9)
-        if plan is None:
-            inner = _inner(request, terms, MAX_POLL_S)
-        else:
+        if isinstance(plan, DetachedPlan):
             inner = plan.inner.request(request.received_at, request.peer)
             inner.source = request.source
+        else:
+            inner = _inner(request, terms, MAX_POLL_S)
         invocation = self._begin(inner, call, head, caller, now_ns, plan)
         _begun(call, invocation, terms)
         self.book.add(call)

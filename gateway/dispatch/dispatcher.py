@@ -3,6 +3,7 @@
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from copy import copy
+from functools import partial
 from typing import NamedTuple
 
 from gateway.dispatch.detaching import DETACHING, DetachedPlan, Detaching, keyed_window_s
@@ -40,6 +41,10 @@ from wire.ids import request_id
 
 _NO_WEBHOOK = "NVCF-Webhook-URL is not for the polling routes: call the function's own host or path"
 _NO_FUNCTION = "The call names no function: send its id as the metadata function-id"
+_BeginCall = Callable[
+    [Request, ResponseWriter, CallHead, Caller, int, CallPlan | None], RequestStream
+]
+"""Begins an admitted call; the number is Unix time in ns. May raise `GatewayError`."""
 
 
 class Gates(NamedTuple):
@@ -196,9 +201,8 @@ class Dispatcher:
         """Serve a call whose head is known and admitted."""
         try:
             if isinstance(plan, DetachedPlan):
-                return self._begin_detached(
-                    request, client, plan.head, plan.caller, now_ns, plan.terms, plan
-                )
+                begin = partial(self._detaching.begin, plan.terms)
+                return self._offer(request, client, plan.head, plan.caller, now_ns, plan, begin)
             return self._offer(request, client, plan.head, plan.caller, now_ns, plan)
         except GatewayError as error:
             return self._refuse(request, client, error, plan.head, INVOCATION)
@@ -253,7 +257,7 @@ class Dispatcher:
         )
         return held
 
-    def _offer(
+    def _offer(  # noqa: PLR0913 - what makes a call
         self,
         request: Request,
         client: ResponseWriter,
@@ -261,19 +265,33 @@ class Dispatcher:
         caller: Caller,
         now_ns: int,
         plan: CallPlan | None,
+        begin: _BeginCall | None = None,
+        route: str = "",
     ) -> RequestStream:
-        """Begin an invocation unless there are too many calls."""
+        """Begin a call unless there are too many; it is held while its rate limit decides.
+
+        ``begin`` begins one that is not attached, ``route`` is that of one over the polling routes.
+        """
         decision = self._admit(caller)
-        if decision is not None:
-            return self._hold(
-                request,
-                client,
-                head,
-                caller,
-                decision,
-                lambda: self._begin(request, client, head, caller, time.time_ns()),
-            )
-        return self._begin(request, client, head, caller, now_ns, plan)
+        begin = begin or self._begin
+        if decision is None:
+            return begin(request, client, head, caller, now_ns, plan)
+
+        def refuse(error: GatewayError) -> None:
+            if route:
+                self._refuse_polled(request, client, error, head, route)
+            else:
+                self._refuse(request, client, error, head, INVOCATION)
+
+        held = HeldCall(left=lambda: self._left(request, head))
+        held.wait(
+            decision,
+            client,
+            serve=lambda: begin(request, client, head, caller, time.time_ns(), None),
+            withdraw=lambda: self._rates.withdraw(caller),
+            refuse=refuse,
+        )
+        return held
 
     def _detach(
         self,
@@ -292,31 +310,9 @@ class Dispatcher:
         if request.known is not None:
             plan = detaching.plan(request, self._admission.plan(head, caller), terms)
             request.known.plan = plan
-        return self._begin_detached(request, client, head, caller, now_ns, terms, plan)
-
-    def _begin_detached(  # noqa: PLR0913 - what makes a call
-        self,
-        request: Request,
-        client: ResponseWriter,
-        head: CallHead,
-        caller: Caller,
-        now_ns: int,
-        terms: Terms,
-        plan: DetachedPlan | None,
-    ) -> RequestStream:
-        """Begin a detached call unless there are too many calls."""
-        begin = self._detaching.begin
-        decision = self._admit(caller)
-        if decision is not None:
-            return self._hold(
-                request,
-                client,
-                head,
-                caller,
-                decision,
-                lambda: begin(request, client, head, caller, time.time_ns(), terms),
-            )
-        return begin(request, client, head, caller, now_ns, terms, plan)
+        return self._offer(
+            request, client, head, caller, now_ns, plan, partial(detaching.begin, terms)
+        )
 
     def _serve_keyed(
         self,
@@ -403,37 +399,6 @@ class Dispatcher:
             raise
         return None if caller.version.rate_limit is None else self._rates.admit(caller)
 
-    def _hold(  # noqa: PLR0913 - what makes a call
-        self,
-        request: Request,
-        client: ResponseWriter,
-        head: CallHead,
-        caller: Caller,
-        decision: Coroutine[None, None, None],
-        serve: Callable[[], RequestStream],
-        route: str = "",
-    ) -> HeldCall:
-        """Begin the invocation when ``decision`` returns; only then it is one.
-
-        ``route`` is that of a call over the polling routes.
-        """
-
-        def refuse(error: GatewayError) -> None:
-            if route:
-                self._refuse_polled(request, client, error, head, route)
-            else:
-                self._refuse(request, client, error, head, INVOCATION)
-
-        held = HeldCall(left=lambda: self._left(request, head))
-        held.wait(
-            decision,
-            client,
-            serve=serve,
-            withdraw=lambda: self._rates.withdraw(caller),
-            refuse=refuse,
-        )
-        return held
-
     def _admit_polled(
         self,
         request: Request,
@@ -447,11 +412,12 @@ class Dispatcher:
         if NVCF_WEBHOOK_URL in request.values:
             raise BadRequest(_NO_WEBHOOK)
         self._detaching.check(request, head, caller, Terms())
-        # With a key there may be too many only of the first calls: `_begin_keyed` finds out.
-        decision = None if IDEMPOTENCY_KEY in request.values else self._admit(caller)
-        if decision is None:
+        if IDEMPOTENCY_KEY in request.values:
+            # There may be too many only of the first calls with a key: `_begin_keyed` finds out.
             return serve(caller)
-        return self._hold(request, client, head, caller, decision, lambda: serve(caller), route)
+        return self._offer(
+            request, client, head, caller, time.time_ns(), None, lambda *_: serve(caller), route
+        )
 
     def _begin_polled(
         self,

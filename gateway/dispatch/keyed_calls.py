@@ -12,7 +12,7 @@ from typing import NamedTuple
 from gateway.dispatch.held_call import HeldCall
 from gateway.dispatch.randomness import Randomness
 from gateway.dispatch.responses import send_problem
-from gateway.errors import Conflict, GatewayError, KeyReused
+from gateway.errors import Conflict, GatewayError, KeyReused, OutcomeUnknown
 from gateway.invocation.once import OnceInvocation
 from gateway.requests.asked import Asked
 from gateway.requests.book import RequestBook
@@ -42,7 +42,7 @@ from gateway.requests.poll_exchanges import watch
 from gateway.requests.prefer import Terms
 from gateway.requests.repeated_stored import RepeatedFromStore
 from gateway.requests.repetition import PageWriter, Repetition, forwarded_request, repetition_of
-from gateway.requests.stored_exchange import HasLived, is_silent
+from gateway.requests.stored_exchange import Absent, holder_silent
 from gateway.routing.admission import Caller
 from gateway.routing.call_head import CallHead
 from gateway.routing.cross_origin import PageAccess
@@ -218,7 +218,7 @@ class KeyedCalls:
         keyed = self._unbegun.get(asked.first_id) if first is None else first.keyed
         if keyed is None:
             if not self._claims.is_released(asked.first_id):
-                return self._serve_stored(asked, request, client, _never)
+                return self._serve_stored(asked, request, client, self._unknown)
             # Its claim is there still: it could not be released, or was written late.
             spawn(self._claims.release_of(asked.position, asked.first_id), "claim-release")
             self._count(Decision.AGAIN)
@@ -240,7 +240,7 @@ class KeyedCalls:
         return repeated
 
     def _serve_stored(
-        self, asked: Repetition, request: Request, client: ResponseWriter, has_lived: HasLived
+        self, asked: Repetition, request: Request, client: ResponseWriter, absent: Absent
     ) -> RequestStream:
         form = asked.form
         stored = RepeatedFromStore(
@@ -256,7 +256,7 @@ class KeyedCalls:
             ),
             client if form is None else form.writer(client, asked.first_id),
             self._book.responses,
-            has_lived,
+            absent,
             self._book.with_webhook,
             refused=client,
         )
@@ -271,8 +271,8 @@ class KeyedCalls:
             client if asked.access is None else PageWriter(client, asked.access),
             process_of(asked.first_id),
             max(asked.poll_s, asked.terms.wait_s),
-            lambda: self._serve_stored(asked, request, client, _never),
-            lambda: self._serve_stored(asked, request, client, is_silent),
+            lambda: self._serve_stored(asked, request, client, self._unknown),
+            lambda: self._serve_stored(asked, request, client, holder_silent),
         )
 
     def serve_forwarded(self, request: Request, client: ResponseWriter) -> RequestStream:
@@ -283,6 +283,11 @@ class KeyedCalls:
         return self._serve_here(
             asked, sent, client, lambda error: send_problem(sent, client, error)
         )
+
+    async def _unknown(self, first_id: str) -> GatewayError:
+        """Return what is said of a first call of which nothing is known any more."""
+        self._count(Decision.UNKNOWN)
+        return OutcomeUnknown(firstRequestId=first_id)
 
     def _count(self, decision: Decision) -> None:
         self.decisions[decision.value] += 1
@@ -295,7 +300,3 @@ def _may_see(*_of_call: str) -> bool:
 
 def _not_counted(*_request_and_status: object) -> None:
     """A repeated call is counted with its refusals, and in `KeyedCalls.decisions`."""
-
-
-async def _never(process: int) -> bool:  # noqa: ARG001  it does not matter here
-    return False

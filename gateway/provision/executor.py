@@ -260,6 +260,9 @@ class Executor:
         for instance in version.instances():
             if instance.instance_id == instance_id:
                 await self._set_phase(version, SetPhase(instance, Phase.STOPPING, instance.error))
+                if instance.is_external:
+                    # Its worker is told by the API. It may have the id of an instance here.
+                    return
                 break
         self._backend.stop(instance_id, grace_s)
 

@@ -365,8 +365,8 @@ class Planner:
     ) -> bool:
         """Plan for an instance that its worker keeps; return whether it counts."""
         has_lease = snapshot.now < instance.lease_until
-        if instance.phase is Phase.STOPPING:
-            self._remove(instance, snapshot, plan)
+        if instance.phase is Phase.STOPPING or instance.has_left:
+            self._dismiss_external(instance, snapshot, plan)
             return False
         if is_running(instance, snapshot.now):
             history.mark_up(snapshot.now)
@@ -377,9 +377,6 @@ class Planner:
                 plan.actions.append(SetPhase(instance, Phase.STARTING, CANNOT_SERVE))
             plan.plan_again_at(instance.lease_until)
             return True
-        if instance.has_left:
-            self._remove(instance, snapshot, plan)
-            return False
         if instance.error != NOT_HEARD_OF:
             plan.actions.append(SetPhase(instance, Phase.STARTING, NOT_HEARD_OF))
         forget_at = instance.lease_until + self._policy.unresponsive_s
@@ -388,6 +385,19 @@ class Planner:
         else:
             plan.plan_again_at(forget_at)
         return False
+
+    def _dismiss_external(self, instance: Instance, snapshot: Snapshot, plan: Plan) -> None:
+        """Plan the end of an unwanted external instance.
+
+        Its worker learns from the next heartbeat that it is to stop. It has ended when its lease
+        has.
+        """
+        if snapshot.now >= instance.lease_until:
+            plan.actions.append(Forget(instance))
+            return
+        if instance.phase is not Phase.STOPPING:
+            self._stop(instance, plan)
+        plan.plan_again_at(instance.lease_until)
 
     def _restart(
         self,
@@ -446,16 +456,10 @@ class Planner:
         """Plan the end of an unwanted instance.
 
         One that this backend never had is on another machine, whose gateway ends it once its
-        record says STOPPING. It has ended when its worker's lease has. An external
-        worker learns from its next heartbeat that it is to stop.
+        record says STOPPING. It has ended when its worker's lease has.
         """
         if instance.is_external:
-            if snapshot.now >= instance.lease_until:
-                plan.actions.append(Forget(instance))
-                return
-            if instance.phase is not Phase.STOPPING:
-                self._stop(instance, plan)
-            plan.plan_again_at(instance.lease_until)
+            self._dismiss_external(instance, snapshot, plan)
             return
         status = snapshot.statuses.get(instance.instance_id)
         if status is None:

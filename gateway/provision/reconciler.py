@@ -384,7 +384,7 @@ class Reconciler:
         what = (
             "inference server is not healthy" if instance.is_connected else "worker never connected"
         )
-        tail = self._backend.log_tail(instance.instance_id)
+        tail = "" if instance.is_external else self._backend.log_tail(instance.instance_id)
         return replace(
             instance, error=f"not running at the deploy deadline: {what}\n{tail}".strip()
         )

@@ -26,7 +26,14 @@ from gateway.requests.events import EventsExchange, WatchedPositions
 from gateway.requests.exchanges import REQUESTS_PATH, ResponseExchange
 from gateway.requests.forwarding import Forwarder
 from gateway.requests.stored import Shown
-from gateway.requests.stored_exchange import HasLived, StoredExchange, is_silent
+from gateway.requests.stored_exchange import (
+    Absent,
+    HasLived,
+    StoredExchange,
+    holder_silent,
+    lost_if,
+    unknown_here,
+)
 from gateway.requests.views import view_body, view_of
 from gateway.routing.admission import Authenticate
 from gateway.routing.call_head import TOKEN_PARAMETER, plain_head, poll_seconds, take_token
@@ -132,8 +139,8 @@ class RequestsEndpoint:
             client,
             process,
             asked.window_s,
-            lambda: self._serve_stored(asked, client, self._has_lived),
-            lambda: self._serve_stored(asked, client, is_silent),
+            lambda: self._serve_stored(asked, client, lost_if(self._has_lived)),
+            lambda: self._serve_stored(asked, client, holder_silent),
         )
 
     def serve_forwarded(self, request: Request, client: ResponseWriter) -> RequestStream:
@@ -188,7 +195,7 @@ class RequestsEndpoint:
 
     def _serve_own(self, asked: Asked, client: ResponseWriter) -> RequestStream:
         """Serve a request for a call that this process has held, if any did."""
-        exchange = self._serve_stored(asked, client, _is_here)
+        exchange = self._serve_stored(asked, client, unknown_here)
         exchange.on_deleted = self._deleted
         return exchange
 
@@ -199,12 +206,10 @@ class RequestsEndpoint:
             request_id = str(shown.view["requestId"])
             self._book.deleted(request_id, shown.account, kept_bytes, finished_at)
 
-    def _serve_stored(
-        self, asked: Asked, client: ResponseWriter, is_lost: HasLived
-    ) -> StoredExchange:
-        """Serve a request from the object store; ``is_lost``: whether a holder may be gone."""
+    def _serve_stored(self, asked: Asked, client: ResponseWriter, absent: Absent) -> StoredExchange:
+        """Serve a request from the object store."""
         book = self._book
-        return StoredExchange(asked, client, book.responses, is_lost, book.with_webhook)
+        return StoredExchange(asked, client, book.responses, absent, book.with_webhook)
 
     def _serve_here(
         self, call: DetachedCall, asked: Asked, client: ResponseWriter
@@ -248,8 +253,3 @@ class RequestsEndpoint:
             asked.refuse(client, error)
         else:
             asked.send(client, 204, [], b"")
-
-
-async def _is_here(_process: int) -> bool:
-    """Say of the holder that it has not gone: what it does not know was never there."""
-    return False

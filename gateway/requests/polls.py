@@ -14,7 +14,14 @@ from gateway.requests.exec_writer import PolledForm
 from gateway.requests.forwarding import Forwarder
 from gateway.requests.nvcf_paths import PolledPath
 from gateway.requests.poll_exchanges import PollExchange, watch
-from gateway.requests.stored_exchange import HasLived, StoredExchange, is_silent
+from gateway.requests.stored_exchange import (
+    Absent,
+    HasLived,
+    StoredExchange,
+    holder_silent,
+    lost_if,
+    unknown_here,
+)
 from http1.stream import Request, RequestStream, ResponseWriter
 from wire.ids import process_of
 
@@ -62,15 +69,14 @@ class Polls:
             return self._serve_here(call, poll, client)
         process = process_of(request_id)
         if is_forwarded or process == self._forwarder.process:
-            # Its holder lives: what it does not know is not lost with it.
-            return self._serve_stored(poll, client, _is_here)
+            return self._serve_stored(poll, client, unknown_here)
         return self._forwarder.serve(
             poll.request,
             client,
             process,
             poll.window_s,
-            lambda: self._serve_stored(poll, client, self._has_lived),
-            lambda: self._serve_stored(poll, client, is_silent),
+            lambda: self._serve_stored(poll, client, lost_if(self._has_lived)),
+            lambda: self._serve_stored(poll, client, holder_silent),
         )
 
     def _serve_here(self, call: DetachedCall, poll: Poll, client: ResponseWriter) -> RequestStream:
@@ -93,9 +99,7 @@ class Polls:
             raise
         return exchange
 
-    def _serve_stored(
-        self, poll: Poll, client: ResponseWriter, has_lived: HasLived
-    ) -> RequestStream:
+    def _serve_stored(self, poll: Poll, client: ResponseWriter, absent: Absent) -> RequestStream:
         asked = Asked(
             poll.request,
             poll.path.request_id,
@@ -110,11 +114,7 @@ class Polls:
             asked,
             poll.form.writer(client, poll.path.request_id),
             self._book.responses,
-            has_lived,
+            absent,
             self._book.with_webhook,
             refused=client,
         )
-
-
-async def _is_here(process: int) -> bool:  # noqa: ARG001 - a `HasLived`
-    return False

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable
 
-from gateway.errors import GatewayError, KeyReused, OutcomeUnknown
+from gateway.errors import KeyReused, OutcomeUnknown
 from gateway.requests.idempotency import Decision, Found, decide
 from gateway.requests.keyed import FINGERPRINT, REPLAYED
 from gateway.requests.stored import StoredResponse
 from gateway.requests.stored_exchange import StoredExchange
-from wire.ids import process_of
 
 
 class RepeatedFromStore(StoredExchange):
@@ -19,12 +18,6 @@ class RepeatedFromStore(StoredExchange):
     """That of the call; set before the first turn of the loop ends, like ``count``."""
     count: Callable[[Decision], object]
     """Called with what becomes of the call."""
-
-    async def _absent(self) -> GatewayError:
-        """Return what is to be said of a call that nobody knows. Raises as `HasLived`."""
-        await self._has_lived(process_of(self._asked.request_id))
-        self.count(Decision.UNKNOWN)
-        return OutcomeUnknown(firstRequestId=self._asked.request_id)
 
     async def _serve_stored(self, stored: StoredResponse) -> None:
         shown = stored.shown

@@ -23,13 +23,29 @@ HasLived = Callable[[int], Awaitable[bool]]
 """Returns whether there ever was a process with this number.
 
 Raises `gateway.requests.errors.HolderSilent` if it may still be there."""
+Absent = Callable[[str], Awaitable[GatewayError]]
+"""Returns, or raises, what is to be said of a call by its request id: nothing of it is stored."""
 Complete = Callable[[dict[str, object]], Awaitable[dict[str, object]]]
 """Returns the view of a call with what became of its webhook."""
 
 
-async def is_silent(process: int) -> bool:  # noqa: ARG001 - a `HasLived`
-    """Raise `HolderSilent`: it is not known whether the process lives."""
-    raise HolderSilent
+async def unknown_here(_request_id: str) -> GatewayError:
+    """Return what is said of a call whose holder lives: what that does not know is not lost."""
+    return RequestNotFound()
+
+
+async def holder_silent(_request_id: str) -> GatewayError:
+    """Return what is said while it is not known whether the holder lives."""
+    return HolderSilent()
+
+
+def lost_if(has_lived: HasLived) -> Absent:
+    """Return what is said of calls whose holder does not live any more, if it ever has."""
+
+    async def absent(request_id: str) -> GatewayError:
+        return HolderLost() if await has_lived(process_of(request_id)) else RequestNotFound()
+
+    return absent
 
 
 class StoredExchange(NullRequestStream):
@@ -39,11 +55,11 @@ class StoredExchange(NullRequestStream):
     """
 
     __slots__ = (
+        "_absent",
         "_asked",
         "_client",
         "_complete",
         "_has_head",
-        "_has_lived",
         "_refused",
         "_responses",
         "_resumed",
@@ -56,7 +72,7 @@ class StoredExchange(NullRequestStream):
         asked: Asked,
         client: ResponseWriter,
         responses: StoredResponses,
-        has_lived: HasLived,
+        absent: Absent,
         complete: Complete,
         refused: ResponseWriter | None = None,
     ) -> None:
@@ -65,7 +81,7 @@ class StoredExchange(NullRequestStream):
         self._client = client
         self._refused = refused or client
         self._responses = responses
-        self._has_lived = has_lived
+        self._absent = absent
         self._complete = complete
         self._has_head = False
         self.on_deleted: Callable[[Shown], None] | None = None
@@ -91,7 +107,7 @@ class StoredExchange(NullRequestStream):
         try:
             stored = await self._responses.find(asked.request_id)
             if stored is None:
-                raise await self._absent()
+                raise await self._absent(asked.request_id)
             async with stored:
                 await self._serve_stored(stored)
         except GatewayError as error:
@@ -99,12 +115,6 @@ class StoredExchange(NullRequestStream):
                 self._client.abort()
             else:
                 asked.refuse(self._refused, error)
-
-    async def _absent(self) -> GatewayError:
-        """Return what is to be said of a call that nobody knows."""
-        if await self._has_lived(process_of(self._asked.request_id)):
-            return HolderLost()
-        return RequestNotFound()
 
     async def _serve_stored(self, stored: StoredResponse) -> None:
         asked, shown = self._asked, stored.shown

@@ -1,6 +1,7 @@
 """``gateway apply`` against the whole system: the example of docs/apply.md, as a reader runs it."""
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -37,6 +38,12 @@ async def called_all_the_time(dev: Dev, name: str) -> AsyncIterator[list[int]]:
     await asyncio.gather(*callers)
 
 
+async def running_slots(dev: Dev, name: str) -> list[int]:
+    """Return the requests at a time of each instance that can serve now."""
+    shown = await run_cli(dev, "instances", name, "--json")
+    return [one["slots"] for one in json.loads(shown.out) if one["healthy"]]
+
+
 @pytest.fixture
 def own_dev(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dev]:
     monkeypatch.setenv("GREETER_TOKEN", "hunter2")
@@ -65,6 +72,14 @@ async def test_the_example_is_applied_changed_under_load_and_pruned(
     assert (greeting.code, greeting.out) == (0, "hello")
     again = await apply(example, "--dry-run", "--prune")
     assert (again.code, again.out) == (0, "greeter: unchanged\nsleeper: unchanged\n")
+
+    example = example.replace(
+        "minInstances: 1, maxInstances: 2, maxRequestConcurrency: 8",
+        "minInstances: 2, maxInstances: 2, maxRequestConcurrency: 4",
+    )
+    scaled = await apply(example, "--wait")
+    assert "greeter: scaled version" in scaled.err
+    assert await running_slots(own_dev, "greeter") == [4, 4]
 
     async with called_all_the_time(own_dev, "greeter") as statuses:
         changed = example.replace("value: hello", "value: goodbye")

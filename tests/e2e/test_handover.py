@@ -19,6 +19,7 @@ import pytest
 from gateway.provision.local.orphans import kill_orphans
 from gateway.provision.local.processes import read_identity, state_of
 from runtime.tasks import spawn
+from tests.support.control_plane import admin_token
 from tests.support.programs import Program, wait_gone
 from tests.support.stack import Gateway, Stack
 from tests.support.waiting import PATIENCE_S, until
@@ -105,10 +106,7 @@ async def running_plane(stack: Stack, folder: Path) -> AsyncIterator[Plane]:
         "CLUSTERS": json.dumps([CLUSTER]),
     }
     serving = stack.gateway(**shared, ROLES="invocation,api")
-    secret = serving.program.output.split("Bootstrap secret: ")[1].split()[0]
-    async with httpx.AsyncClient(base_url=serving.url, timeout=PATIENCE_S) as client:
-        made = await client.post("/v1/admin/keys", headers={"authorization": f"Bearer {secret}"})
-    token = {"authorization": f"Bearer {made.json()['value']}"}
+    token = {"authorization": f"Bearer {await admin_token(serving.program, serving.url)}"}
     leading = {
         **shared,
         "ROLES": "invocation,api,provision",

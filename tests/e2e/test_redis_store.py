@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from gateway.domain.model import ApiKeyKey
+from tests.support.control_plane import admin_token
 from tests.support.followed_store import opened
 from tests.support.redis_server import RedisServer, running_redis_server
 from tests.support.stack import Gateway, Stack, register
@@ -56,11 +57,8 @@ async def test_the_control_plane_begins_in_an_empty_redis_and_finds_its_store_ag
         "PROVISION__FOLDER": str(tmp_path / "instances"),
     }
     first = stack.gateway(**options)
-    secret = first.program.output.split("Bootstrap secret: ")[1].split()[0]
+    token = {"authorization": f"Bearer {await admin_token(first.program, first.url)}"}
     async with httpx.AsyncClient(base_url=first.url, timeout=PATIENCE_S) as client:
-        made = await client.post("/v1/admin/keys", headers={"authorization": f"Bearer {secret}"})
-        assert made.status_code == 200, made.text
-        token = {"authorization": f"Bearer {made.json()['value']}"}
         image = {"name": "kept", "inferenceUrl": "/", "containerImage": f"image:{os.getpid()}"}
         created = await client.post("/v2/nvcf/functions", headers=token, json=image)
         assert created.status_code == 200, created.text

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from gateway.invocation.bounds import PhaseBounds
 from gateway.invocation.collection import SpoolUser
 from gateway.invocation.polled import CallProgress
-from http1.stream import EncodedHead, TakeChunk
+from http1.stream import EncodedHead, NullRequestStream, TakeChunk
 from queueing.interface import LineState, OwnLine, RunDecision, WaitingRequests
 from wire.http1 import chunk_data
 
@@ -24,6 +24,31 @@ class Script:
     def take(self) -> list[str]:
         lines, self.lines = self.lines, []
         return lines
+
+
+class RecordedStream(NullRequestStream):
+    """A `http1.stream.RequestStream` that records what it is told; data as it is."""
+
+    def __init__(self) -> None:
+        self.script: list[bytes | str] = []
+
+    def request_data(self, data: bytes) -> None:
+        self.script.append(data)
+
+    def first_part_end(self) -> None:
+        self.script.append("first part end")
+
+    def request_end(self) -> None:
+        self.script.append("end")
+
+    def request_broken(self) -> None:
+        self.script.append("broken")
+
+    def pause_writing(self) -> None:
+        self.script.append("pause")
+
+    def resume_writing(self) -> None:
+        self.script.append("resume")
 
 
 class RecordedResponseWriter:

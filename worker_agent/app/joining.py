@@ -52,18 +52,25 @@ async def join(
     request: worker_api.ConnectRequest = {"worker": facts}
     if settings.function.version_id:
         request["functionVersionId"] = settings.function.version_id
-    registering = spawn(
-        register_until_done(
-            api, settings.registration_token, request, lambda why: reasons.update(control=why)
-        ),
-        "worker.register",
-    )
+
+    async def register() -> Mapping[str, object] | ConnectError:
+        try:
+            return await register_until_done(
+                api, settings.registration_token, request, lambda why: reasons.update(control=why)
+            )
+        except ConnectError as error:  # Not a failure of the task.
+            return error
+
+    registering = spawn(register(), "worker.register")
     stopping = spawn(lifecycle.stopping.wait(), "worker.stopping")
     try:
         await asyncio.wait({registering, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if not registering.done():
             return 0
-        return _read(registering.result())
+        found = registering.result()
+        if isinstance(found, ConnectError):
+            raise found
+        return _read(found)
     except ConnectError as error:
         if error.status == GONE:
             emit(_log, "worker.told_to_stop", reason=str(error))

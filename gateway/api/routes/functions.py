@@ -115,6 +115,7 @@ async def delete(api: Api, call: Call[None, None]) -> None:
         lambda: delete_record(store, lambda: store.deployment(function_id, version_id)),
         lambda: delete_record(store, lambda: store.details(function_id, version_id)),
         lambda: api.secrets.delete(call.account, function_id, version_id),
+        lambda: api.registrations.delete_of(call.account, version_id),
         delete_function,
     )
 

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from gateway.api.registering import stop_reason, vacancy
+from gateway.api.registering import Vacancies, stop_reason
 from gateway.api.route import AnyRoute, Api, Call, Route
 from gateway.api.schemas.workers import (
     ConnectBody,
@@ -39,7 +39,7 @@ from gateway.domain.model import (
     RecordKey,
     VersionDetails,
 )
-from gateway.errors import BadRequest, Conflict, Forbidden, Gone, NotFound
+from gateway.errors import BadRequest, Conflict, Forbidden, GatewayError, Gone, NotFound
 from queueing.interface import WorkerCredentials
 from wire.ids import parse_uuid
 from wire.worker_api import CONNECT_PATH, HEARTBEAT_PATH
@@ -101,6 +101,7 @@ class Workers:
     def __init__(self, ports: WorkerPorts, options: WorkerOptions) -> None:
         self._ports = ports
         self._options = options
+        self._vacancies = Vacancies()
 
     def routes(self) -> tuple[AnyRoute, ...]:
         """Return the routes for `gateway.api.app.build_app`."""
@@ -186,27 +187,24 @@ class Workers:
         )
 
     async def _register(self, api: Api, call: Call[ConnectBody, None]) -> ConnectResponse:
-        """Make an external worker an instance, or the one again whose record was lost.
+        """Make an external worker an instance, or the one again that it was.
 
-        Raises `Forbidden` for a revoked token, `Gone` for a version that was deleted, and
-        `Conflict` as long as the version has no place for it.
+        A worker does so whose record was lost, or whose own token has ended. Raises `Forbidden`
+        for a revoked token, `Gone` for a version that was deleted, and `Conflict` as long as the
+        version has no place for it.
         """
         token, body, records = registration_of(call.principal), call.body, self._ports.records
         named = (body.function_id or token.function_id, body.function_version_id)
         if named not in {(token.function_id, token.version_id), (token.function_id, None)}:
             raise Forbidden("The token is for another version")
         instance_id = _instance_id_of(api, body)
-        await api.registrations.check(token)
         now, options = self._ports.clock(), self._options
         found = await records.get(DetailsKey(token.function_id, token.version_id))
         details = found[0] if found is not None else None
         if not isinstance(details, VersionDetails) or details.account != token.account:
             raise Gone("The version was deleted")
-        deployment, spec = await vacancy(api, records, token, instance_id, now)
-        before = await records.get(InstanceKey(token.version_id, instance_id))
-        if before is not None and isinstance(before[0], Instance):
-            if not before[0].is_external or now < before[0].lease_until:
-                raise Conflict("Another worker is this instance")
+        await api.registrations.check(token)
+        deployment, spec = await self._vacancies.take(api, records, token, instance_id, now)
         instance = Instance(
             instance_id,
             deployment.deployment_id,
@@ -225,7 +223,11 @@ class Workers:
             registered_with=token.subject,
             facts=facts_of(body) or {},
         )
-        await records.put(instance, 0 if before is None else before[1])
+        try:
+            await self._record(instance, now)
+        except GatewayError:
+            self._vacancies.give_back(token.version_id, instance_id)
+            raise
         worker = WorkerIdentity(
             token.account, instance.function_id, instance.version_id, instance_id
         )
@@ -249,6 +251,24 @@ class Workers:
             },
         )
 
+    async def _record(self, instance: Instance, now: float) -> None:
+        """Write the record of a worker that registers, unless it only lacks a token.
+
+        Then its record has a lease. Only the worker knows the id of its instance, so another one
+        with its registration token is it. Raises `Conflict` if the instance is another one's.
+        """
+        key = InstanceKey(instance.version_id, instance.instance_id)
+        found = await self._ports.records.get(key)
+        before, revision = found if found is not None else (None, 0)
+        if isinstance(before, Instance):
+            has_lease = now < before.lease_until
+            is_own = before.registered_with == instance.registered_with
+            if not before.is_external or (has_lease and not is_own):
+                raise Conflict("Another worker is this instance")
+            if has_lease:
+                return
+        await self._ports.records.put(instance, revision)
+
     async def heartbeat(self, api: Api, call: Call[HeartbeatBody, None]) -> HeartbeatResponse:
         """Store the state of a worker, and renew its lease."""
         worker, body = worker_of(call.principal), call.body
@@ -258,6 +278,8 @@ class Workers:
         instance = await self._change(
             worker, lambda record: apply_heartbeat(record, body, now, lease_s), now
         )
+        if body.gone:
+            self._vacancies.give_back(worker.version_id, worker.instance_id)
         return HeartbeatResponse(
             lease_seconds=lease_s,
             max_request_concurrency=concurrency_of(api, instance),

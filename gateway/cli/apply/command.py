@@ -85,7 +85,10 @@ def apply(  # noqa: PLR0913 - one argument per option
     ] = False,
     wait: Annotated[
         bool,
-        typer.Option("--wait", help="Wait until all are ACTIVE and what was undeployed is gone."),
+        typer.Option(
+            "--wait",
+            help="Wait until all are ACTIVE with their numbers, and what was undeployed is gone.",
+        ),
     ] = False,
     timeout: Annotated[
         float,

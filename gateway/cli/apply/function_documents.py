@@ -173,6 +173,9 @@ def _read_secrets(extras: DocumentExtras, document: YamlDocument, folder: Path) 
             reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
             message = f"{source.from_file} cannot be read: {reason}"
             problems.append(document.problem(("secrets", index, "fromFile"), message))
+        except UnicodeEncodeError:
+            message = f"the variable {source.from_env} is not text in UTF-8"
+            problems.append(document.problem(("secrets", index, "fromEnv"), message))
         except KeyError:
             message = f"the environment has no variable {source.from_env}"
             problems.append(document.problem(("secrets", index, "fromEnv"), message))
@@ -183,6 +186,8 @@ def _read_secrets(extras: DocumentExtras, document: YamlDocument, folder: Path) 
 
 def _secret_value(source: SecretSource, folder: Path) -> str:
     if source.from_env is not None:
-        return os.environ[source.from_env]
+        value = os.environ[source.from_env]
+        value.encode()  # What is not UTF-8 in it, Python has as surrogates.
+        return value
     with (folder / str(source.from_file)).open("rb") as file:
         return file.read(_MAX_SECRET_BYTES).decode().removesuffix("\n")

@@ -5,7 +5,7 @@ no merge keys. Aliases are, as often as `MAX_VALUES` allows.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import yaml
@@ -15,6 +15,8 @@ MAX_BYTES = 4 * 1024 * 1024
 MAX_VALUES = 50_000
 """Values of a file, those of aliases counted each time: an alias costs nothing to write."""
 MAX_DEPTH = 64
+_TOO_MANY = f"more than {MAX_VALUES} values, with those of aliases"
+_TOO_DEEP = "is nested too deeply"
 
 Path = tuple[str | int, ...]
 """Names and indexes that lead to a value of a document."""
@@ -69,11 +71,32 @@ def read_documents(data: bytes, source: str) -> list[YamlDocument]:
         what = ", ".join(text for text in (error.context, error.problem) if text)
         line = 1 if mark is None else mark.line + 1
         raise FileError([FileProblem(source, line, (), f"not YAML: {what}")]) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
+        # A ValueError is of text that is none: bytes, or the number of a character.
         reason = getattr(error, "reason", "it cannot be read")
         raise FileError([FileProblem(source, 1, (), f"not YAML: {reason}")]) from None
-    except RecursionError:
-        raise FileError([FileProblem(source, 1, (), "is nested too deeply")]) from None
+
+
+class _BoundedLoader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
+    """Refuses what has too many values, or too deep ones, before the rest is read."""
+
+    def __init__(self, data: bytes, refuse: Callable[[Any, str], FileError]) -> None:
+        """``refuse`` makes the error of an event, with the reason."""
+        super().__init__(data)
+        self._refuse = refuse
+        self._count = self._depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if parent is None or index is not None:  # A name of a member is no value.
+            self._count += 1
+            if self._count > MAX_VALUES:
+                raise self._refuse(self.peek_event(), _TOO_MANY)
+        if self._depth > MAX_DEPTH:
+            raise self._refuse(self.peek_event(), _TOO_DEEP)
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
 
 class _Reader:
@@ -83,8 +106,9 @@ class _Reader:
         self._scalars = yaml.constructor.SafeConstructor()
 
     def documents(self, data: bytes) -> Iterator[YamlDocument]:
-        for node in yaml.compose_all(data, Loader=yaml.SafeLoader):
-            lines: dict[Path, int] = {}
+        loader = _BoundedLoader(data, lambda event, why: self._refuse(event, (), why))
+        while loader.check_node():
+            node, lines = loader.get_node(), dict[Path, int]()
             yield YamlDocument(self._source, self._value(node, (), lines), lines)
 
     def _value(self, node: Any, path: Path, lines: dict[Path, int]) -> object:
@@ -92,9 +116,9 @@ class _Reader:
         lines.setdefault(path, line)
         self._left -= 1
         if self._left < 0:
-            raise self._refuse(node, path, f"more than {MAX_VALUES} values, with those of aliases")
+            raise self._refuse(node, path, _TOO_MANY)
         if len(path) > MAX_DEPTH:
-            raise self._refuse(node, path[:4], "is nested too deeply")
+            raise self._refuse(node, path[:4], _TOO_DEEP)
         if isinstance(node, yaml.SequenceNode):
             self._check_tag(node, path, "tag:yaml.org,2002:seq")
             return [
@@ -112,7 +136,7 @@ class _Reader:
                 raise self._refuse(key, path, "merge keys (<<) are not supported; use an alias")
             if key.tag != "tag:yaml.org,2002:str":
                 raise self._refuse(key, path, "names of members must be texts: quote this one")
-            name = str(key.value)
+            name = self._text(key, path)
             if name in members:
                 raise self._refuse(key, (*path, name), "is there twice")
             lines[*path, name] = key.start_mark.line + 1
@@ -122,15 +146,27 @@ class _Reader:
     def _scalar(self, node: Any, path: Path) -> object:
         try:
             value = self._scalars.construct_object(node)
-        except (yaml.YAMLError, ValueError):
+        except (yaml.YAMLError, ValueError, LookupError, AttributeError):
+            # The library's errors for a text that is not of the type that its tag says.
             raise self._refuse(node, path, f"{node.tag} is not supported here") from None
         if isinstance(value, float) and not math.isfinite(value):
             raise self._refuse(node, path, "must be a finite number")
-        if value is None or isinstance(value, bool | int | float | str):
+        if isinstance(value, str):
+            return self._text(node, path)
+        if value is None or isinstance(value, bool | int | float):
             return value
         raise self._refuse(
             node, path, "looks like a date or like bytes: quote it to make it a text"
         )
+
+    def _text(self, node: Any, path: Path) -> str:
+        """Return the text of a scalar, which YAML's escapes can make of halves of characters."""
+        text = str(node.value)
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise self._refuse(node, path, "has half of a character (a surrogate)") from None
+        return text
 
     def _check_tag(self, node: Any, path: Path, plain: str) -> None:
         if node.tag != plain:

@@ -195,7 +195,9 @@ class LocalInstance:
         except LaunchError as error:
             reason, is_final = _join_reason(str(error), ""), True
         except OSError as error:
-            reason = _join_reason(f"cannot be started: {error.strerror}: {error.filename}", "")
+            # A full disk is told when a file is written, without its name.
+            where = "" if error.filename is None else f": {error.filename}"
+            reason = _join_reason(f"cannot be started: {error.strerror}{where}", "")
             is_final = error.errno in _FINAL
             if self._folder is not None:
                 self._folder.kill_all()

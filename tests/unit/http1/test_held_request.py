@@ -1,43 +1,20 @@
 """A request that is held until something serves it."""
 
 from http1.held_request import HeldRequest, in_steps
-from http1.stream import NullRequestStream
-
-
-class Server(NullRequestStream):
-    def __init__(self) -> None:
-        self.script: list[object] = []
-
-    def request_data(self, data: bytes) -> None:
-        self.script.append(data)
-
-    def first_part_end(self) -> None:
-        self.script.append("first part end")
-
-    def request_end(self) -> None:
-        self.script.append("end")
-
-    def request_broken(self) -> None:
-        self.script.append("broken")
-
-    def pause_writing(self) -> None:
-        self.script.append("pause")
-
-    def resume_writing(self) -> None:
-        self.script.append("resume")
+from tests.support.recorder import RecordedStream
 
 
 class Held(HeldRequest):
     def __init__(self) -> None:
         super().__init__(self.leave)
         self.data = bytearray()
-        self.server = Server()
+        self.server = RecordedStream()
         self.left = 0
 
     def leave(self) -> None:
         self.left += 1
 
-    def serve(self) -> list[object]:
+    def serve(self) -> list[bytes | str]:
         self._pass_on(self.server, in_steps(self._drop()))
         return self.server.script
 

@@ -15,6 +15,7 @@ from worker_agent.registration import (
     Registration,
     Status,
     read_connect_response,
+    register_until_done,
 )
 
 CONNECTED = {
@@ -110,6 +111,27 @@ async def test_tries_again_what_may_pass(status: int) -> None:
     async with asyncio.timeout(PATIENCE_S):
         await Agent(api).registration.connect()
     assert len(api.calls) == 3
+
+
+async def test_a_spare_does_not_hurry_when_the_api_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[float] = []
+    failures = iter([409] * 12 + [503, 409, 503, 0])
+
+    async def sleep(delay_s: float) -> None:
+        waits.append(delay_s)
+
+    def answer(path: str) -> Mapping[str, object]:
+        status = next(failures, None)
+        if status is not None:
+            raise ConnectError(f"status {status}", status)
+        return willing(path)
+
+    monkeypatch.setattr("worker_agent.registration.asyncio.sleep", sleep)
+    assert await register_until_done(Api(answer), "t", {}, lambda _: None) == CONNECTED
+    assert waits[0] < 1.0
+    assert min(waits[-4:]) >= 12.0
 
 
 @pytest.mark.parametrize("status", [400, 401, 403])
@@ -262,7 +284,7 @@ async def test_a_worker_whose_record_was_lost_registers_again_as_the_same_instan
     assert agent.told == []
 
 
-@pytest.mark.parametrize("status", [403, 409, 410])
+@pytest.mark.parametrize("status", [401, 403, 409, 410])
 async def test_a_worker_that_may_not_register_again_stops(status: int) -> None:
     def answer(path: str) -> Mapping[str, object]:
         raise ConnectError("no", 404 if api.calls[-1][1] == "t0" else status)

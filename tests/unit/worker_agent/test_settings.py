@@ -1,12 +1,15 @@
 """The worker agent's settings, and the file that documents them."""
 
+import json
 import re
 import tomllib
+from base64 import urlsafe_b64encode
 from pathlib import Path
 
 import pytest
 
 from runtime.settings import SettingsError, keys, load
+from wire.worker_api import REGISTRATION_AUDIENCE
 from worker_agent.settings import ENV_PREFIX, NVCF_ALIASES, WorkerSettings
 
 FILE = Path(__file__).parents[3] / "config" / "worker.toml"
@@ -69,8 +72,20 @@ def test_our_own_name_wins() -> None:
         ({"INFERENCE_HEALTH_PROTOCOL": "tcp"}, "health.protocol"),
         ({"ZONE_NAME": "a\nb"}, "instance.zone"),
         ({"FUNCTION_ID": ""}, "function.id: must be set"),
+        (
+            {"FUNCTION_ID": "", "WORKER_CONTROL__URL": "http://a", "WORKER_CONTROL__TOKEN": "a.b"},
+            "control.token: must be a registration token",
+        ),
     ],
 )
 def test_a_bad_value_is_refused_by_name(environ: dict[str, str], message: str) -> None:
     with pytest.raises(SettingsError, match=re.escape(message)):
         loaded(None, **environ)
+
+
+def test_a_token_may_come_with_the_line_end_of_its_file() -> None:
+    claims = urlsafe_b64encode(json.dumps({"aud": REGISTRATION_AUDIENCE}).encode()).decode()
+    token = f"e30.{claims}.c2ln"
+    environ = {"WORKER_CONTROL__URL": "http://a", "WORKER_CONTROL__TOKEN": f"{token}\n"}
+    settings = load(WorkerSettings, None, ENV_PREFIX, environ=environ, aliases=NVCF_ALIASES)
+    assert settings.registration_token == token

@@ -123,7 +123,7 @@ def control(**members: object) -> ControlSettings:
 
 def test_the_secret_comes_from_the_environment_or_a_file_and_is_checked(tmp_path: Path) -> None:
     assert given_secret(control()) == ""
-    assert given_secret(control(bootstrap_secret=SecretText(GIVEN))) == GIVEN
+    assert given_secret(control(bootstrap_secret=SecretText(f"{GIVEN}\n"))) == GIVEN
     file = tmp_path / "bootstrap"
     file.write_text(f"{GIVEN}\n")
     file.chmod(0o600)

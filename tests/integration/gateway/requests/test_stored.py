@@ -21,7 +21,7 @@ from gateway.requests.detached import DetachedCall, Limits
 from gateway.requests.exchanges import FirstExchange, ResponseExchange
 from gateway.requests.prefer import Terms
 from gateway.requests.stored import StoredResponses
-from gateway.requests.stored_exchange import StoredExchange
+from gateway.requests.stored_exchange import StoredExchange, lost_if
 from gateway.routing.cross_origin import CrossOrigin, PageAccess
 from http1.stream import Headers, Request
 from runtime.ids import new_uuid
@@ -104,7 +104,7 @@ class Holder:
         async def has_lived(process: int) -> bool:
             return True
 
-        StoredExchange(asked, client, self.responses, has_lived, self.book.with_webhook)
+        StoredExchange(asked, client, self.responses, lost_if(has_lived), self.book.with_webhook)
         await until(lambda: client.over)
         return client
 

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.cli.api_client import ApiClient
 from gateway.cli.errors import ApiError, CommandError, Unreachable
-from gateway.cli.watch import Progress, wait_until_gone, wait_until_up
+from gateway.cli.watch import Progress, has_numbers, wait_until_gone, wait_until_up
 
 
 def function(status: str, **instances: str) -> dict[str, Any]:
@@ -50,10 +50,43 @@ def test_a_reason_is_printed_once_and_by_its_first_line() -> None:
     assert progress.lines(function("DEPLOYING"), failing("a", "another")) == [
         "instance a failed: another"
     ]
+    assert progress.lines(function("DEPLOYING"), failing("", "no workers")) == ["no workers"]
 
 
 def test_a_credential_that_sees_no_instances_still_sees_the_status() -> None:
     assert Progress().lines({"status": "ACTIVE"}, {}) == ["ACTIVE"]
+
+
+def deployed(least: int, most: int, concurrency: int, gpu: str = "A10G") -> dict[str, Any]:
+    numbers = {"minInstances": least, "maxInstances": most, "maxRequestConcurrency": concurrency}
+    return {"gpu": gpu, **numbers}
+
+
+def running(*slots: int, gpu: str = "A10G", of: str = "d") -> list[dict[str, Any]]:
+    return [
+        {"icmsRequestId": of, "gpu": gpu, "slots": count, "healthy": count > 0} for count in slots
+    ]
+
+
+@pytest.mark.parametrize(
+    ("specs", "instances", "is_so"),
+    [
+        ([deployed(2, 3, 4)], running(4, 4, 0), True),
+        ([deployed(2, 3, 4)], running(4, 0), False),
+        ([deployed(1, 1, 4)], running(4, 4), False),
+        ([deployed(1, 1, 4)], running(8), False),
+        ([deployed(1, 1, 4)], running(4) + running(8, of="before"), True),
+        ([deployed(0, 2, 4)], [], True),
+        ([deployed(1, 1, 4), deployed(1, 1, 8, "L40S")], running(4, 4), False),
+        ([deployed(1, 1, 4), deployed(1, 1, 8)], running(8, 4), True),
+        ([deployed(2, 2, 4)], None, True),
+    ],
+)
+def test_a_deployment_has_its_numbers_when_its_own_instances_run_with_them(
+    specs: list[dict[str, Any]], instances: list[dict[str, Any]] | None, is_so: bool
+) -> None:
+    deployment = {"deploymentId": "d", "deploymentSpecifications": specs}
+    assert has_numbers({"activeInstances": instances}, deployment) is is_so
 
 
 class Script:
@@ -80,7 +113,8 @@ UP = {"deploymentId": "d"}
 
 async def test_a_short_outage_of_the_api_does_not_end_the_command() -> None:
     said: list[str] = []
-    api = Script(function("DEPLOYING"), UP, AWAY, AWAY, function("ACTIVE"), UP)
+    active = {"status": "ACTIVE"}
+    api = Script(function("DEPLOYING"), UP, AWAY, AWAY, active, UP)
     assert await wait_until_up(cast("ApiClient", api), "f", "v", said.append) == UP
     assert said == ["DEPLOYING", "it is away; retrying", "The API responds again.", "ACTIVE"]
 

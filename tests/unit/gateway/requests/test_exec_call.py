@@ -5,30 +5,14 @@ import pytest
 from gateway.errors import BodyTooLarge, GatewayError, TooManyBodies
 from gateway.requests.exec_body import MAX_REQUEST_BYTES, ExecRequest
 from gateway.requests.exec_call import MAX_HELD_BYTES, ExecCall, HeldBytes
-from http1.stream import NullRequestStream, Request, RequestStream
-
-
-class Called(NullRequestStream):
-    def __init__(self) -> None:
-        self.script: list[object] = []
-
-    def request_data(self, data: bytes) -> None:
-        self.script.append(data)
-
-    def request_end(self) -> None:
-        self.script.append("end")
-
-    def request_broken(self) -> None:
-        self.script.append("broken")
-
-    def pause_writing(self) -> None:
-        self.script.append("pause")
+from http1.stream import Request, RequestStream
+from tests.support.recorder import RecordedStream
 
 
 class World:
     def __init__(self, body_bytes: int | None = None, *, fails: bool = False) -> None:
         self.held = HeldBytes()
-        self.called = Called()
+        self.called = RecordedStream()
         self.fails = fails
         self.inner: list[tuple[Request, ExecRequest]] = []
         self.refused: list[int] = []

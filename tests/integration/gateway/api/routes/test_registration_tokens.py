@@ -1,5 +1,6 @@
 """Registration tokens, and what becomes of a worker that has one."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -85,12 +86,22 @@ async def test_a_worker_above_the_maximum_is_refused_until_another_leaves(
     second = await plane.holder(token).post(CONNECT_PATH, {})
     assert second.status == 409
     assert "maxInstances" in second.body["detail"]
-    again = await plane.holder(token).post(CONNECT_PATH, {"instanceId": instance_id})
-    assert again.status == 409
+    another, _ = await token_of(client, *ids)
+    thief = await plane.holder(another).post(CONNECT_PATH, {"instanceId": instance_id})
+    assert thief.status == 409
     last = {"instanceId": instance_id, **BEAT, "stopping": True, "gone": True}
     assert (await worker.post(HEARTBEAT_PATH, last)).status == 200
     await plane.catalog.until(lambda: not plane.catalog.instances(ids[1])[0].is_connected)
     assert (await plane.holder(token).post(CONNECT_PATH, {})).status == 200
+
+
+async def test_of_workers_that_register_at_once_only_the_maximum_gets_a_place(
+    plane: IdentityPlane, client: Client
+) -> None:
+    ids = await deployed(plane, client, maxInstances=5)
+    holder = plane.holder((await token_of(client, *ids))[0])
+    told = await asyncio.gather(*(holder.post(CONNECT_PATH, {}) for _ in range(20)))
+    assert sorted(each.status for each in told) == [200] * 5 + [409] * 15
 
 
 async def test_a_worker_whose_record_was_lost_is_the_same_instance_again(
@@ -106,6 +117,23 @@ async def test_a_worker_whose_record_was_lost_is_the_same_instance_again(
     assert again.body["instanceId"] == instance_id
 
 
+async def test_a_worker_that_has_only_lost_its_token_goes_on_as_it_is(
+    plane: IdentityPlane, client: Client
+) -> None:
+    ids = await deployed(plane, client, maxInstances=1)
+    token, _ = await token_of(client, *ids)
+    worker, instance_id = await registered(plane, token)
+    assert (await worker.post(HEARTBEAT_PATH, {"instanceId": instance_id, **BEAT})).status == 200
+    key = InstanceKey(ids[1], instance_id)
+    before = await plane.store.get(key)
+    again = await plane.holder(token).post(CONNECT_PATH, {"instanceId": instance_id})
+    assert again.status == 200
+    assert await plane.store.get(key) == before
+    beat = {"instanceId": instance_id, **BEAT}
+    beaten = await plane.holder(again.body["token"]).post(HEARTBEAT_PATH, beat)
+    assert beaten.status == 200
+
+
 async def test_a_worker_is_told_why_it_cannot_register(
     plane: IdentityPlane, client: Client
 ) -> None:
@@ -117,6 +145,8 @@ async def test_a_worker_is_told_why_it_cannot_register(
     elsewhere = await plane.holder((await token_of(client, *here))[0]).post(CONNECT_PATH, {})
     assert (elsewhere.status, "external" in elsewhere.body["detail"]) == (409, True)
     assert (await client.delete(version_path(*ids))).status == 204
+    listed = (await client.get(TOKENS)).body["registrationTokens"]
+    assert ids[1] not in [one["functionVersionId"] for one in listed]
     assert (await plane.holder(token).post(CONNECT_PATH, {})).status == 410
 
 

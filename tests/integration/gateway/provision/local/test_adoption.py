@@ -183,6 +183,29 @@ async def test_a_crash_while_starting_leaves_an_instance_that_is_down(tmp_path: 
         await second.close()
 
 
+async def test_a_full_disk_is_told_and_the_instance_starts_when_there_is_room(
+    tmp_path: Path,
+) -> None:
+    async with left_behind(tmp_path) as backend:
+        os.kill(pid_in(tmp_path), signal.SIGKILL)
+        await until(lambda: status_of(backend) is RunState.DOWN)
+        record = tmp_path / "running" / "i1" / "instance.json.new"
+        record.symlink_to("/dev/full")
+        details = VersionDetails(FUNCTION_ID, VERSION_ID, "acme", "", {"name": "echo"})
+        launch = LaunchSpec(instance(), gpu_spec(), details)
+
+        def reason() -> str:
+            return backend.statuses(VERSION_ID)["i1"].reason
+
+        await backend.start(launch)
+        await until(reason, lambda text: text == "cannot be started: No space left on device")
+        assert not backend.statuses(VERSION_ID)["i1"].is_final
+        record.unlink()
+        await backend.start(launch)
+        await until(lambda: read_identity(worker_file(tmp_path)))
+        assert status_of(backend) is RunState.UP
+
+
 async def test_a_worker_that_was_told_to_stop_is_not_told_again(tmp_path: Path) -> None:
     """A second SIGTERM would make it abandon its requests."""
     count = tmp_path / "signals"

@@ -83,6 +83,9 @@ def test_secrets_are_read_and_not_shown(tmp_path: Path, monkeypatch: pytest.Monk
     assert "token cannot be read: it is not text" in first
     assert "a secret has 1 to" in second
     assert "xxx" not in second
+    monkeypatch.setenv("HF_TOKEN", "hunter\udcff")
+    _, second = problems(LEAST + secrets, tmp_path)
+    assert second.endswith("secrets.1.fromEnv: the variable HF_TOKEN is not text in UTF-8")
 
 
 def test_the_published_schema_is_that_of_the_command() -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from gateway.cli.apply import yaml_documents
 from gateway.cli.apply.yaml_documents import MAX_BYTES, FileError, read_documents
 
 
@@ -35,6 +36,15 @@ def test_a_bomb_of_aliases_and_one_that_contains_itself_are_refused() -> None:
     assert "nested too deeply" in refused("[" * 20_000)
 
 
+def test_the_rest_of_a_file_with_too_many_values_is_not_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(yaml_documents, "MAX_VALUES", 10)
+    assert refused("a:\n" + "- x\n" * 20 + "*nowhere") == (
+        "f.yaml:10: more than 50000 values, with those of aliases"
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
@@ -51,6 +61,12 @@ def test_a_bomb_of_aliases_and_one_that_contains_itself_are_refused() -> None:
         ("a: [1,\nb: 2", "f.yaml:2: not YAML: "),
         ("a: *nowhere", "f.yaml:1: not YAML: found undefined alias"),
         (f"a: {'9' * 5000}", "f.yaml:1: a: tag:yaml.org,2002:int"),
+        ("a: !!bool maybe", "f.yaml:1: a: tag:yaml.org,2002:bool"),
+        ('a: !!int ""', "f.yaml:1: a: tag:yaml.org,2002:int"),
+        ("a: !!timestamp x", "f.yaml:1: a: tag:yaml.org,2002:timestamp"),
+        ('a: "\\U00110000"', "f.yaml:1: not YAML"),
+        ('a: "\\ud800"', "f.yaml:1: a: has half of a character"),
+        ('"\\ud800": 1', "f.yaml:1: has half of a character"),
         ("\x01", "f.yaml:1: not YAML"),
         ("x" * (MAX_BYTES + 1), "f.yaml:1: has more than"),
     ],
