@@ -15,6 +15,8 @@ import httpx
 from typer.testing import CliRunner
 
 from gateway.cli.nats import app as commands
+from gateway.provision.local.orphans import kill_orphans
+from gateway.provision.local.processes import read_identity
 from gateway.settings import read_settings
 from gateway.store.names import BUCKETS, IN_MEMORY
 from queueing.nats.login import ConnectionOptions, Login
@@ -172,6 +174,7 @@ class Platform:
     def __init__(self, nats: SetUpNats, folder: Path) -> None:
         self._folder = folder
         self._config = folder / "gateway.toml"
+        self._instances = folder / "instances"
         # The same after a restart: the function's worker goes on meanwhile, and calls it.
         (self._port,) = free_ports(1)
         self.use(nats)
@@ -179,9 +182,9 @@ class Platform:
         self._token = ""
         self.url = ""
 
-    def use(self, nats: SetUpNats) -> None:
+    def use(self, nats: SetUpNats, at_stop: str = "keep") -> None:
         """Take the settings that ``nats`` came with, from the next start on."""
-        own = _SETTINGS.format(folder=self._folder, port=self._port)
+        own = _SETTINGS.format(folder=self._folder, port=self._port, at_stop=at_stop)
         self._config.write_text(own + nats.settings.read_text() + _CLUSTER)
 
     def start(self) -> None:
@@ -203,7 +206,7 @@ class Platform:
         self.command("deployments", "create", FUNCTION, "--gpu", "CPU", "--watch")
 
     def restart(self) -> None:
-        """Restart the gateway; return when the function's worker has logged in again."""
+        """Restart the gateway, which its instances outlive; return when it serves the function."""
         self.stop()
         self.start()
         self.until_answered()
@@ -212,6 +215,16 @@ class Platform:
         program, self._program = self._program, None
         if program is not None:
             assert program.stop(timeout_s=2 * PATIENCE_S) == 0, program.output
+
+    def close(self) -> None:
+        """Stop the gateway, and end what has outlived it."""
+        self.stop()
+        kill_orphans(self._instances)
+
+    def agents(self) -> set[int]:
+        """Return the process ids of the function's workers."""
+        files = self._instances.glob("running/*/agent.pid")
+        return {found.pid for file in files if (found := read_identity(file)) is not None}
 
     def until_answered(self) -> None:
         until_blocking(lambda: self.call() == 200, what="a response of the function")
@@ -249,8 +262,7 @@ folder = "{folder}/objects"
 [provision]
 folder = "{folder}/instances"
 stop_grace_s = 2
-# New logins at each restart.
-at_stop = "end"
+at_stop = "{at_stop}"
 # Through the queue: that is what is tested.
 [queue]
 direct = false

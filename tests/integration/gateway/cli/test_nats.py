@@ -39,7 +39,7 @@ async def test_a_call_passes_and_a_check_is_clean_before_and_after(
             assert (code, output.splitlines()[-1]) == (0, "Nothing to change.")
             assert await streams_of_checks(nats) == []
         finally:
-            await asyncio.to_thread(platform.stop)
+            await asyncio.to_thread(platform.close)
 
 
 async def streams_of_checks(nats: SetUpNats) -> list[str]:

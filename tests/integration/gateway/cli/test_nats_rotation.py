@@ -59,7 +59,7 @@ async def running(folder: Path, nodes: int, *options: str) -> AsyncIterator[Runn
             await asyncio.to_thread(platform.deploy)
             yield Running(nats, platform)
         finally:
-            await asyncio.to_thread(platform.stop)
+            await asyncio.to_thread(platform.close)
 
 
 def held(options: ConnectionOptions) -> ConnectionOptions:
@@ -115,7 +115,7 @@ async def test_the_login_to_the_system_account(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", ["operator-signing", "operator"])
 async def test_the_operators_keys_at_a_cluster(tmp_path: Path, key: str) -> None:
     async with running(tmp_path, 3, "--tls") as system:
-        nats = system.nats
+        nats, agents = system.nats, system.platform.agents()
         stolen = nats.installation.read_keys().operator_signing
         assert await makes_logins(nats, stolen)
         await system.rotate(key)
@@ -127,6 +127,9 @@ async def test_the_operators_keys_at_a_cluster(tmp_path: Path, key: str) -> None
         await nats.restart_each()
         assert not await makes_logins(nats, stolen)
         await system.ends_clean()
+        # The worker went on, and got a new login.
+        assert system.platform.agents() == agents
+        assert len(agents) == 1
 
 
 async def makes_logins(nats: SetUpNats, operator_seed: str) -> bool:
@@ -156,6 +159,8 @@ async def test_certificates_are_renewed_without_a_restart(tmp_path: Path) -> Non
 async def test_a_new_installation_takes_over_what_the_store_held(tmp_path: Path) -> None:
     async with running(tmp_path, 1) as old, set_up_nats(tmp_path / "new") as new:
         dump = str(tmp_path / "all.jsonl")
+        old.platform.use(old.nats, at_stop="end")
+        await old.restart_gateways()
         await asyncio.to_thread(old.platform.stop)
         for command, nats in (("export", old.nats), ("import", new)):
             await asyncio.to_thread(
