@@ -267,7 +267,10 @@ async def open_link(
     handlers: dict[bytes, MessageHandler],
     options: ConnectionOptions,
 ) -> Link:
-    """Connect and log in. Raises `LinkError`, for a refused login `LinkRefused`, `LoginError` or OSError."""
+    """Connect and log in.
+
+    Raises `LinkError`, of which `LinkRefused` is one, `LoginError` or OSError.
+    """
     loop = asyncio.get_running_loop()
     link = Link(owner, handlers, options)
     context = options.tls or (ssl.create_default_context() if server.tls else None)

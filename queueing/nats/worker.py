@@ -47,7 +47,7 @@ class NatsWorkerBroker:
                 options,
                 servers=first.urls,
                 login=credentials,
-                refused=lambda: self._on_refused(),
+                refused=self._refused,
             )
         self._connection = NatsConnection(options)
         register_worker_connection(registry, self._connection, options.servers)
@@ -90,6 +90,9 @@ class NatsWorkerBroker:
     async def close(self) -> None:
         """End the connection."""
         await self._connection.close()
+
+    def _refused(self) -> None:
+        self._on_refused()
 
 
 def _credentials(login: object) -> tuple[str, str]:

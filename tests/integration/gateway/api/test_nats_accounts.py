@@ -337,7 +337,7 @@ async def test_a_renewed_login_takes_over_without_dropping_a_lease(
 
 
 async def test_a_worker_that_is_refused_asks_for_another_login(guarded_nats: GuardedNats) -> None:
-    """As after the end of a rotation of the operator's key, in which the worker was not restarted."""
+    """As when a rotation of the operator's key ends, in which the worker was not restarted."""
     version_id = new_version()
     expired, valid = [
         NatsLogin((guarded_nats.url,), login.jwt, login.seed, WORKER_API)
