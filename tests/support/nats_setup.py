@@ -169,7 +169,7 @@ def _ports(count: int) -> list[int]:
 
 
 class Platform:
-    """A gateway with all roles, whose one function runs on this machine."""
+    """A gateway with all roles and the auth callout, whose one function runs on this machine."""
 
     def __init__(self, nats: SetUpNats, folder: Path) -> None:
         self._folder = folder
@@ -185,7 +185,8 @@ class Platform:
     def use(self, nats: SetUpNats, at_stop: str = "keep") -> None:
         """Take the settings that ``nats`` came with, from the next start on."""
         own = _SETTINGS.format(folder=self._folder, port=self._port, at_stop=at_stop)
-        self._config.write_text(own + nats.settings.read_text() + _CLUSTER)
+        theirs = nats.settings.read_text().replace("[nats]\n", "[nats]\ncallout = true\n")
+        self._config.write_text(own + theirs + _CLUSTER)
 
     def start(self) -> None:
         program = self._program = gateway("serve", "--config", str(self._config))

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from queueing.interface import CredentialsError, QueueUnavailable
+from queueing.nats.accounts.callout_documents import CalloutAccount
 from queueing.nats.accounts.credentials import NatsAccounts
 from queueing.nats.accounts.jwt import Signer, account_of, read_claims
 from queueing.nats.accounts.users import WorkerSubjects, WorkerUsers
@@ -29,6 +30,7 @@ from queueing.nats.jetstream import (
 )
 from queueing.nats.login import ConnectionOptions, Login, LoginError, read_credentials
 from queueing.nats.settings import GatewayNatsSettings
+from queueing.nats.setup.callout_trial import CalloutTrial
 from queueing.nats.setup.findings import (
     Finding,
     StoreBuckets,
@@ -196,7 +198,8 @@ class NatsCheck:
                     error(
                         connection.server,
                         "a client without a login is let in",
-                        "remove default_sentinel and no_auth_user from its configuration",
+                        "remove no_auth_user from its configuration, and default_sentinel unless "
+                        "it is the line that 'gateway config nats-callout' prints",
                     )
                 )
 
@@ -394,6 +397,9 @@ class NatsCheck:
             async with connected_to(replace(options, login=login)) as system:
                 accounts = NatsAccounts(users, system)
                 await self._try_worker(connection, accounts, region, options)
+                if nats.callout:
+                    callout = CalloutAccount(nats.operator_seed_file.read_text())
+                    self._add(*await CalloutTrial(system, callout, options).run())
 
     async def _try_worker(
         self,

@@ -21,6 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from queueing.nats.accounts.callout_documents import CalloutAccount
 from queueing.nats.setup.keys import InstallationKeys, SetupKeysError
 from queueing.nats.setup.plan import SetupPlan, SetupPlanError, accounts_config
 from runtime.certificates import (
@@ -95,11 +96,12 @@ class Installation:
         If it is cut short, another call with the same keys completes it. Raises OSError.
         """
         write_private(self.folder / _KEYS, keys.text())
+        accounts = accounts_config(keys) + CalloutAccount(keys.trusted_signing).server_config()
         contents = {
             self.gateway / "gateway.creds": keys.gateway_login.text(),
             self.system_credentials: keys.system_login.text(),
             self.gateway / "operator-signing.nk": keys.operator_signing + "\n",
-            **{server / _ACCOUNTS: accounts_config(keys) for server in self.servers},
+            **{server / _ACCOUNTS: accounts for server in self.servers},
         }
         changed = [file for file, text in contents.items() if _content(file) != text]
         for file in changed:

@@ -111,6 +111,15 @@ class InstallationKeys:
         """The gateways' login to the system account."""
         return UserCredentials(self.system_jwt, self.system_seed)
 
+    @property
+    def trusted_signing(self) -> str:
+        """The signing key of the operator that all servers know.
+
+        While the operator or its signing key is being replaced that is the old one: servers that
+        were not restarted since do not know the new one.
+        """
+        return self.old_operator_signing or self.operator_signing
+
     def operator_documents(self) -> list[str]:
         """Return the documents of the operator, and of the one that is being replaced."""
         found = [self._operator_document(self.operator, self.operator_signing)]
@@ -125,12 +134,8 @@ class InstallationKeys:
         return found
 
     def account_documents(self) -> dict[str, str]:
-        """Return the documents of the gateway's and the system account by their public keys.
-
-        While the operator or its signing key is being replaced, the old one still signs them:
-        servers that were not restarted since do not know the new one.
-        """
-        signer = Signer(self.old_operator_signing or self.operator_signing)
+        """Return the documents of the gateway's and the system account by their public keys."""
+        signer = Signer(self.trusted_signing)
         signing = [self.account_signing, self.old_account_signing]
         system: dict[str, Any] = {}
         if self.revoked_system_users:

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from queueing.nats.accounts.callout_documents import CalloutAccount
 from queueing.nats.accounts.jwt import Role, Signer, read_claims, user_credentials
+from queueing.nats.accounts.users import CONNECTIONS, KICK
 from queueing.nats.settings import GatewayNatsSettings
 from queueing.nats.setup.check import NatsCheck
 from queueing.nats.setup.findings import Level
@@ -33,8 +35,9 @@ async def test_a_call_passes_and_a_check_is_clean_before_and_after(
             await asyncio.to_thread(platform.start)
             await asyncio.to_thread(platform.deploy)
             assert await asyncio.to_thread(platform.call) == 200
+            command = ("nats", "check", "--config", str(nats.settings))
             code, output = await asyncio.to_thread(
-                run_command, "nats", "check", "--config", str(nats.settings)
+                run_command, *command, env={"GATEWAY_NATS__CALLOUT": "true"}
             )
             assert (code, output.splitlines()[-1]) == (0, "Nothing to change.")
             assert await streams_of_checks(nats) == []
@@ -242,6 +245,57 @@ async def test_a_planted_fault_is_found(tmp_path: Path, fault: str) -> None:
         for one in findings
         if (one.level, problem in one.problem) == (level, True) and subject in one.subject
     ], findings
+
+
+def without_sentinel(nats: SetUpNats) -> None:
+    keys = nats.installation.read_keys()
+    (nats.servers[0].directory / "accounts.conf").write_text(accounts_config(keys))
+
+
+def with_sentinel_of_another_operator(nats: SetUpNats) -> None:
+    without_sentinel(nats)
+    other = CalloutAccount(Signer.of(Role.OPERATOR, RANDOM).seed)
+    with (nats.servers[0].directory / "accounts.conf").open("a") as file:
+        file.write(other.server_config())
+
+
+def with_system_login_without(subject: str) -> Callable[[SetUpNats], None]:
+    """Return what gives the gateway the login of an earlier release."""
+
+    def plant(nats: SetUpNats) -> None:
+        keys = nats.installation.read_keys()
+        allowed = read_claims(keys.system_login.jwt)["nats"]["pub"]["allow"]
+        content = {
+            "pub": {"allow": [one for one in allowed if one != subject]},
+            "sub": {"allow": ["_INBOX.>"]},
+        }
+        assert len(content["pub"]["allow"]) == len(allowed) - 1
+        login = user_credentials(Signer(keys.system), "less", RANDOM, content, keys.at)
+        nats.installation.system_credentials.write_text(login.text())
+
+    return plant
+
+
+CALLOUT_FAULTS: dict[str, tuple[Callable[[SetUpNats], None], str]] = {
+    "none": (lambda _nats: None, ""),
+    "no sentinel": (without_sentinel, "not asked about them"),
+    "another sentinel": (with_sentinel_of_another_operator, "not asked about them"),
+    "connections": (with_system_login_without(CONNECTIONS), f"may not publish to {CONNECTIONS}"),
+    "kick": (with_system_login_without(KICK), f"may not publish to {KICK}"),
+}
+
+
+@pytest.mark.parametrize("fault", CALLOUT_FAULTS)
+async def test_a_planted_fault_of_the_callout_is_found(tmp_path: Path, fault: str) -> None:
+    plant, problem = CALLOUT_FAULTS[fault]
+    async with set_up_nats(tmp_path / "nats", starts=False) as nats:
+        plant(nats)
+        await nats.start()
+        findings = await nats.check(NATS__CALLOUT="true")
+        assert [one.level for one in findings] == [Level.ERROR] * bool(problem), findings
+        assert all(problem in one.problem for one in findings), findings
+        # Without the callout nobody needs it.
+        assert await nats.check() == []
 
 
 async def test_settings_that_do_not_fit_are_found_and_end_with_exit_code_1(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ class Running:
     async def ends_clean(self) -> None:
         """A call is answered, a further worker is let in, and a check finds nothing."""
         await self.answers()
-        assert await self.nats.check() == []
+        assert await self.nats.check(NATS__CALLOUT="true") == []
 
 
 @asynccontextmanager
