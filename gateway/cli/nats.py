@@ -175,25 +175,17 @@ def rotate(
     """
 
     def change() -> list[Path]:
-        installation = Installation(folder)
-        if key == _CERTIFICATES:
-            if finish:
-                raise SetupPlanError("Certificates are replaced at once: leave out --finish.")
-            return installation.renew_certificates(datetime.now(UTC))
-        if key not in set(RotatedKey):
+        if key == _CERTIFICATES and finish:
+            raise SetupPlanError("Certificates are replaced at once: leave out --finish.")
+        if key not in {*RotatedKey, _CERTIFICATES}:
             raise SetupPlanError(
                 f"{key} is no key: give {', '.join(RotatedKey)} or {_CERTIFICATES}."
             )
-        keys, now = installation.read_keys(), int(time.time())
-        try:
-            new = (
-                keys.retire(RotatedKey(key), now)
-                if finish
-                else keys.rotate(RotatedKey(key), os.urandom, now)
-            )
-        except SetupKeysError as error:
-            raise SetupPlanError(f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
-        return installation.write_keys(new)
+        installation = Installation(folder)
+        with installation.locked():
+            if key == _CERTIFICATES:
+                return installation.renew_certificates(datetime.now(UTC))
+            return _change_key(installation, RotatedKey(key), is_end=finish)
 
     changed = [str(file) for file in _run(change)]
     if as_json:
@@ -204,15 +196,32 @@ def rotate(
     say("These files have changed: docs/nats.md says where they go, and what comes next.")
 
 
+def _change_key(installation: Installation, key: RotatedKey, *, is_end: bool) -> list[Path]:
+    """Take one step of a rotation, or complete the one before if that was cut short.
+
+    Returns the files that changed. Raises `SetupPlanError` and OSError.
+    """
+    keys, now = installation.read_keys(), int(time.time())
+    completed = installation.write_keys(keys)
+    if completed and (keys.begun() is None if is_end else keys.begun() is key):
+        return completed
+    try:
+        new = keys.retire(key, now) if is_end else keys.rotate(key, os.urandom, now)
+    except SetupKeysError as error:
+        raise SetupPlanError(f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
+    return list(dict.fromkeys([*completed, *installation.write_keys(new)]))
+
+
 @app.command("push")
 def push(folder: FolderArgument, as_json: JsonOption = False) -> None:
     """Give running servers the accounts in DIR, with the keys and revocations of today."""
 
     def send() -> list[AccountPushed]:
         installation = Installation(folder)
-        keys = installation.read_keys()
-        # Completes a rotation that was cut short.
-        installation.write_keys(keys)
+        with installation.locked():
+            keys = installation.read_keys()
+            # Completes a rotation that was cut short.
+            installation.write_keys(keys)
         try:
             urls = installation.urls
         except (KeyError, ValueError) as error:

@@ -13,6 +13,7 @@ import os
 import shutil
 import tomllib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -32,9 +33,10 @@ from runtime.certificates import (
     read_certified,
     write_certified,
 )
-from runtime.files import write_private
+from runtime.files import try_lock, write_private
 
 _KEYS = "operator-keys.json"
+_LOCK = ".lock"
 _GATEWAY = "gateway"
 _SETTINGS = "nats.toml"
 _ACCOUNTS = "accounts.conf"
@@ -78,13 +80,26 @@ class Installation:
         file = self.gateway / _CA
         return file if file.exists() else None
 
-    def read_keys(self) -> InstallationKeys:
-        """Return the keys. Raises `SetupPlanError` and OSError."""
-        file = self.folder / _KEYS
-        if not file.exists():
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other commands from changing the folder. Raises `SetupPlanError` and OSError."""
+        self._check_made()
+        lock = try_lock(self.folder / _LOCK)
+        if lock is None:
+            raise SetupPlanError(f"Another command is changing {self.folder}: wait for its end.")
+        with lock:
+            yield
+
+    def _check_made(self) -> None:
+        if not (self.folder / _KEYS).exists():
             raise SetupPlanError(
                 f"{self.folder} has no {_KEYS}: give a folder that 'gateway nats init' made."
             )
+
+    def read_keys(self) -> InstallationKeys:
+        """Return the keys. Raises `SetupPlanError` and OSError."""
+        self._check_made()
+        file = self.folder / _KEYS
         try:
             return InstallationKeys.read(file.read_text())
         except SetupKeysError as error:
@@ -122,7 +137,10 @@ class Installation:
         changed: list[Path] = []
         for server in self.servers:
             files = server / _CERTIFICATE_KEY, server / _CERTIFICATE
-            old = x509.load_pem_x509_certificate(files[1].read_bytes())
+            try:
+                old = x509.load_pem_x509_certificate(files[1].read_bytes())
+            except ValueError as error:
+                raise SetupPlanError(f"{files[1]} is no certificate.") from error
             write_certified(*files, _issue(authority, server.name, list(_hosts(old)), now))
             changed += files
         return changed
@@ -140,6 +158,9 @@ def make_installation(
     With TLS, ``given`` is the certificate of all servers; without it they get their own, of an
     authority of our own. Raises `SetupPlanError` and OSError.
     """
+    if not str(plan.path).isprintable():
+        # Neither nats-server's configuration nor TOML has them in a text of one line.
+        raise SetupPlanError("The path of the folder has characters that cannot be printed.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise SetupPlanError(
             f"{folder} exists already, and nothing is overwritten: give another one."
