@@ -6,6 +6,7 @@ See docs/nats.md. Nothing of it needs a gateway; `push` and `check` need the ser
 import asyncio
 import logging
 import os
+import shlex
 import ssl
 import time
 from collections.abc import Callable
@@ -23,7 +24,12 @@ from gateway.store.names import BUCKETS, IN_MEMORY
 from queueing.nats.login import ConnectionOptions, Login
 from queueing.nats.setup.check import Checked, NatsCheck
 from queueing.nats.setup.findings import Level, StoreBuckets
-from queueing.nats.setup.folder import GivenCertificate, Installation, make_installation
+from queueing.nats.setup.folder import (
+    SERVER_CONFIG,
+    GivenCertificate,
+    Installation,
+    make_installation,
+)
 from queueing.nats.setup.keys import RotatedKey, SetupKeysError, make_keys
 from queueing.nats.setup.plan import SetupPlan, SetupPlanError, plan_nodes, size_bytes
 from queueing.nats.setup.servers import AccountPushed, ServersError, connected_to, push_accounts
@@ -139,9 +145,8 @@ def init(  # noqa: PLR0913 - one argument per option
             }
         )
         return
-    say(
-        f"{folder} was made. Start on each server: nats-server -c {plan.path}/NAME/nats-server.conf"
-    )
+    server = shlex.quote(f"{plan.path}/{made.servers[0].name}/{SERVER_CONFIG}")
+    say(f"{folder} was made. Start each server as this one: nats-server -c {server}")
     say(f"The gateways' settings, also in {made.settings}:")
     print_text(plan.gateway_settings(), nl=False)
     if plan.has_ca:
@@ -204,6 +209,7 @@ def _change_key(installation: Installation, key: RotatedKey, *, is_end: bool) ->
     keys, now = installation.read_keys(), int(time.time())
     completed = installation.write_keys(keys)
     if completed and (keys.begun() is None if is_end else keys.begun() is key):
+        say("The command before was cut short: what it had changed by then is not named below.")
         return completed
     try:
         new = keys.retire(key, now) if is_end else keys.rotate(key, os.urandom, now)

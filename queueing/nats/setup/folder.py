@@ -110,7 +110,8 @@ class Installation:
 
         If it is cut short, another call with the same keys completes it. Raises OSError.
         """
-        write_private(self.folder / _KEYS, keys.text())
+        if _content(self.folder / _KEYS) != keys.text():
+            write_private(self.folder / _KEYS, keys.text())
         accounts = accounts_config(keys) + CalloutAccount(keys.trusted_signing).server_config()
         contents = {
             self.gateway / "gateway.creds": keys.gateway_login.text(),

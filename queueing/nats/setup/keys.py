@@ -232,6 +232,8 @@ class InstallationKeys:
 
     def _check_none_begun(self, key: RotatedKey) -> None:
         begun = self.begun()
+        if begun is key:
+            raise SetupKeysError(f"the rotation of {key} has begun already: end it with --finish")
         if begun is not None:
             raise SetupKeysError(
                 f"{key} cannot be rotated before the rotation of {begun} is finished"

@@ -2,6 +2,10 @@
 
 import asyncio
 import json
+import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,11 +18,19 @@ from queueing.nats.accounts.users import CONNECTIONS, KICK
 from queueing.nats.settings import GatewayNatsSettings
 from queueing.nats.setup.check import NatsCheck
 from queueing.nats.setup.findings import Level
+from queueing.nats.setup.folder import Installation
+from queueing.nats.setup.keys import RotatedKey
 from queueing.nats.setup.plan import accounts_config
 from queueing.nats.setup.servers import connected_to
 from queueing.settings import QueueSettings
 from tests.support.nats_server import running_nats_server
-from tests.support.nats_setup import Platform, SetUpNats, run_command, set_up_nats
+from tests.support.nats_setup import (
+    Platform,
+    SetUpNats,
+    nats_command,
+    run_command,
+    set_up_nats,
+)
 
 RANDOM = bytes(32)
 
@@ -296,6 +308,45 @@ async def test_a_planted_fault_of_the_callout_is_found(tmp_path: Path, fault: st
         assert all(problem in one.problem for one in findings), findings
         # Without the callout nobody needs it.
         assert await nats.check() == []
+
+
+KILLED_AT_A_RENAME = """
+import os, signal, sys
+from gateway.cli.nats import app
+left = int(sys.argv[1])
+def count(event, arguments):
+    global left
+    if event == "os.rename" and str(arguments[1]).startswith(sys.argv[2]):
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(count)
+app(["rotate", *sys.argv[2:]])
+"""
+
+
+@pytest.mark.parametrize("end", [(), ("--finish",)], ids=["begun", "ended"])
+def test_a_rotation_that_was_killed_is_completed_when_it_is_repeated(
+    tmp_path: Path, end: tuple[str, ...]
+) -> None:
+    nats_command("init", str(tmp_path / "nats"), "--nodes", "3")
+    if end:
+        nats_command("rotate", str(tmp_path / "nats"), "operator")
+    for number in (1, 2, 4):
+        # Each file appears by a rename: that of the keys first, then what follows from them.
+        copy = Installation(tmp_path / str(number))
+        shutil.copytree(tmp_path / "nats", copy.folder)
+        before, arguments = copy.read_keys(), (str(copy.folder), "operator", *end)
+        killed = subprocess.run(
+            [sys.executable, "-c", KILLED_AT_A_RENAME, str(number), *arguments], check=False
+        )
+        assert killed.returncode == -signal.SIGKILL
+        assert (copy.read_keys() == before) == (number == 1)
+        nats_command("rotate", *arguments)
+        keys = copy.read_keys()
+        assert keys.begun() is (None if end else RotatedKey.OPERATOR)
+        assert copy.write_keys(keys) == []
+    assert not list(tmp_path.rglob("*.part"))
 
 
 async def test_settings_that_do_not_fit_are_found_and_end_with_exit_code_1(tmp_path: Path) -> None:
