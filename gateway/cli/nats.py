@@ -220,9 +220,12 @@ def _change_key(installation: Installation, key: RotatedKey, *, is_end: bool) ->
 
 @app.command("push")
 def push(folder: FolderArgument, as_json: JsonOption = False) -> None:
-    """Give running servers the accounts in DIR, with the keys and revocations of today."""
+    """Give running servers the accounts in DIR, with the keys and revocations of today.
 
-    def send() -> list[AccountPushed]:
+    It may be repeated. It exits with 1 if a server refuses one.
+    """
+
+    def send() -> tuple[list[AccountPushed], int]:
         installation = Installation(folder)
         with installation.locked():
             keys = installation.read_keys()
@@ -244,9 +247,10 @@ def push(folder: FolderArgument, as_json: JsonOption = False) -> None:
             async with connected_to(options) as connection:
                 return await push_accounts(connection, keys)
 
-        return asyncio.run(connect_and_push())
+        return asyncio.run(connect_and_push()), len(urls)
 
-    pushed = _run(send)
+    pushed, count = _run(send)
+    responded = len({one.server for one in pushed})
     if as_json:
         print_json(
             [
@@ -256,6 +260,11 @@ def push(folder: FolderArgument, as_json: JsonOption = False) -> None:
         )
     else:
         print_table(["SERVER", "ACCOUNT", "RESULT*"], [[a, b, c or "taken"] for a, b, c in pushed])
+        if responded < count:
+            say(
+                f"{responded} of {count} servers have responded. Repeat this when the others are "
+                "back: by themselves they follow within two minutes."
+            )
     if any(error for _, _, error in pushed):
         raise typer.Exit(1)
 

@@ -224,7 +224,7 @@ class Platform:
 
     def agents(self) -> set[int]:
         """Return the process ids of the function's workers."""
-        files = self._instances.glob("running/*/agent.pid")
+        files = self._instances.glob("running/*/worker.pid")
         return {found.pid for file in files if (found := read_identity(file)) is not None}
 
     def until_answered(self) -> None:
