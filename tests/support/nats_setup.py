@@ -230,13 +230,13 @@ class Platform:
     def until_answered(self) -> None:
         until_blocking(lambda: self.call() == 200, what="a response of the function")
 
-    def call(self) -> int:
+    def call(self, window_s: int = 5) -> int:
         """Call the function through the queue; return the status."""
         answer = httpx.post(
             f"{self.url}/f/{FUNCTION}/echo",
             content=b"hello",
-            headers={"authorization": f"Bearer {self._token}", "nvcf-poll-seconds": "5"},
-            timeout=PATIENCE_S,
+            headers={"authorization": f"Bearer {self._token}", "nvcf-poll-seconds": str(window_s)},
+            timeout=PATIENCE_S + window_s,
         )
         return answer.status_code
 

@@ -17,6 +17,7 @@ from queueing.nats.accounts.credentials import NatsAccounts
 from queueing.nats.accounts.users import WorkerUsers
 from queueing.nats.login import ConnectionOptions, Login, read_credentials
 from queueing.nats.setup.servers import ServersError, connected_to
+from runtime.tasks import spawn
 from tests.support.nats_setup import Platform, SetUpNats, set_up_nats
 from tests.support.waiting import until
 
@@ -42,6 +43,24 @@ class Running:
 
     async def answers(self) -> None:
         await asyncio.to_thread(self.platform.until_answered)
+
+    @asynccontextmanager
+    async def calls(self) -> AsyncIterator[list[int]]:
+        """Call the function all the time while the block runs; yield the statuses."""
+        statuses: list[int] = []
+        is_over = asyncio.Event()
+
+        async def call() -> None:
+            while not is_over.is_set():
+                # Longer than a lease: what was sent to a connection that ends comes again then.
+                statuses.append(await asyncio.to_thread(self.platform.call, 60))
+
+        calling = spawn(call(), "calls")
+        try:
+            yield statuses
+        finally:
+            is_over.set()
+            await calling
 
     async def ends_clean(self) -> None:
         """A call is answered, a further worker is let in, and a check finds nothing."""
@@ -122,9 +141,11 @@ async def test_the_operators_keys_at_a_cluster(tmp_path: Path, key: str) -> None
         await nats.restart_each()
         await system.answers()
         await system.restart_gateways()
-        await system.rotate(key, "--finish")
-        await system.push()
-        await nats.restart_each()
+        async with system.calls() as statuses:
+            await system.rotate(key, "--finish")
+            await system.push()
+            await nats.restart_each()
+        assert set(statuses) == {200}, statuses
         assert not await makes_logins(nats, stolen)
         await system.ends_clean()
         # The worker went on, and got a new login.
