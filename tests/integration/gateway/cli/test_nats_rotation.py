@@ -18,7 +18,7 @@ from queueing.nats.accounts.users import WorkerUsers
 from queueing.nats.login import ConnectionOptions, Login, read_credentials
 from queueing.nats.setup.servers import ServersError, connected_to
 from runtime.tasks import spawn
-from tests.support.nats_setup import Platform, SetUpNats, set_up_nats
+from tests.support.nats_setup import Platform, SetUpNats, run_command, set_up_nats
 from tests.support.waiting import until
 
 # Each starts servers, a gateway and its function, and restarts the gateway.
@@ -151,6 +151,21 @@ async def test_the_operators_keys_at_a_cluster(tmp_path: Path, key: str) -> None
         # The worker went on, and got a new login.
         assert system.platform.agents() == agents
         assert len(agents) == 1
+
+
+async def test_accounts_are_not_sent_to_a_server_that_does_not_trust_their_signature(
+    tmp_path: Path,
+) -> None:
+    async with set_up_nats(tmp_path / "nats") as nats:
+        (server,) = nats.servers
+        for end in ((), ("--finish",)):
+            await asyncio.to_thread(nats.rotate, "operator", *end)
+        refused = await asyncio.to_thread(run_command, "nats", "push", nats.folder)
+        assert (refused[0], "nats-1" in refused[1], "not sent" in refused[1]) == (1, True, True)
+        await server.stop()
+        await server.start()
+        await asyncio.to_thread(nats.push)
+        assert await nats.check() == []
 
 
 async def makes_logins(nats: SetUpNats, operator_seed: str) -> bool:
