@@ -76,7 +76,7 @@ def read_worker_login(response: Mapping[str, object]) -> object | None:
 def nats_callout_config(operator_seed: str) -> str:
     """Return the line of nats-server's configuration that ``nats.callout`` needs.
 
-    Raises ValueError when ``operator_seed`` is not a seed.
+    Raises ValueError when ``operator_seed`` is not an operator's seed.
     """
     from queueing.nats.accounts.callout_documents import CalloutAccount  # noqa: PLC0415
 

@@ -1,6 +1,5 @@
 """Authorities of our own, and certificates of servers that they issue (X.509, ECDSA P-256)."""
 
-import os
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from ipaddress import ip_address
@@ -11,6 +10,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from runtime.files import write_private, write_public
 
 
 class Certified(NamedTuple):
@@ -89,9 +90,8 @@ def read_certified(key_file: Path, file: Path) -> Certified | None:
 
 def write_certified(key_file: Path, file: Path, made: Certified) -> None:
     """Write both as PEM; the key can be read by its owner only. Raises OSError."""
-    with os.fdopen(os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as opened:
-        opened.write(key_pem(made))
-    file.write_bytes(certificate_pem(made))
+    write_private(key_file, key_pem(made).decode())
+    write_public(file, certificate_pem(made))
 
 
 def key_pem(made: Certified) -> bytes:

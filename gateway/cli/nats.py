@@ -6,6 +6,7 @@ See docs/nats.md. Nothing of it needs a gateway; `push` and `check` need the ser
 import asyncio
 import logging
 import os
+import shlex
 import ssl
 import time
 from collections.abc import Callable
@@ -23,7 +24,12 @@ from gateway.store.names import BUCKETS, IN_MEMORY
 from queueing.nats.login import ConnectionOptions, Login
 from queueing.nats.setup.check import Checked, NatsCheck
 from queueing.nats.setup.findings import Level, StoreBuckets
-from queueing.nats.setup.folder import GivenCertificate, Installation, make_installation
+from queueing.nats.setup.folder import (
+    SERVER_CONFIG,
+    GivenCertificate,
+    Installation,
+    make_installation,
+)
 from queueing.nats.setup.keys import RotatedKey, SetupKeysError, make_keys
 from queueing.nats.setup.plan import SetupPlan, SetupPlanError, plan_nodes, size_bytes
 from queueing.nats.setup.servers import AccountPushed, ServersError, connected_to, push_accounts
@@ -139,9 +145,8 @@ def init(  # noqa: PLR0913 - one argument per option
             }
         )
         return
-    say(
-        f"{folder} was made. Start on each server: nats-server -c {plan.path}/NAME/nats-server.conf"
-    )
+    server = shlex.quote(f"{plan.path}/{made.servers[0].name}/{SERVER_CONFIG}")
+    say(f"{folder} was made. Start each server as this one: nats-server -c {server}")
     say(f"The gateways' settings, also in {made.settings}:")
     print_text(plan.gateway_settings(), nl=False)
     if plan.has_ca:
@@ -175,25 +180,17 @@ def rotate(
     """
 
     def change() -> list[Path]:
-        installation = Installation(folder)
-        if key == _CERTIFICATES:
-            if finish:
-                raise SetupPlanError("Certificates are replaced at once: leave out --finish.")
-            return installation.renew_certificates(datetime.now(UTC))
-        if key not in set(RotatedKey):
+        if key == _CERTIFICATES and finish:
+            raise SetupPlanError("Certificates are replaced at once: leave out --finish.")
+        if key not in {*RotatedKey, _CERTIFICATES}:
             raise SetupPlanError(
                 f"{key} is no key: give {', '.join(RotatedKey)} or {_CERTIFICATES}."
             )
-        keys, now = installation.read_keys(), int(time.time())
-        try:
-            new = (
-                keys.retire(RotatedKey(key), now)
-                if finish
-                else keys.rotate(RotatedKey(key), os.urandom, now)
-            )
-        except SetupKeysError as error:
-            raise SetupPlanError(f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
-        return installation.write_keys(new)
+        installation = Installation(folder)
+        with installation.locked():
+            if key == _CERTIFICATES:
+                return installation.renew_certificates(datetime.now(UTC))
+            return _change_key(installation, RotatedKey(key), is_end=finish)
 
     changed = [str(file) for file in _run(change)]
     if as_json:
@@ -204,15 +201,36 @@ def rotate(
     say("These files have changed: docs/nats.md says where they go, and what comes next.")
 
 
+def _change_key(installation: Installation, key: RotatedKey, *, is_end: bool) -> list[Path]:
+    """Take one step of a rotation, or complete the one before if that was cut short.
+
+    Returns the files that changed. Raises `SetupPlanError` and OSError.
+    """
+    keys, now = installation.read_keys(), int(time.time())
+    completed = installation.write_keys(keys)
+    if completed and (keys.begun() is None if is_end else keys.begun() is key):
+        say("The command before was cut short: what it had changed by then is not named below.")
+        return completed
+    try:
+        new = keys.retire(key, now) if is_end else keys.rotate(key, os.urandom, now)
+    except SetupKeysError as error:
+        raise SetupPlanError(f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
+    return list(dict.fromkeys([*completed, *installation.write_keys(new)]))
+
+
 @app.command("push")
 def push(folder: FolderArgument, as_json: JsonOption = False) -> None:
-    """Give running servers the accounts in DIR, with the keys and revocations of today."""
+    """Give running servers the accounts in DIR, with the keys and revocations of today.
 
-    def send() -> list[AccountPushed]:
+    It may be repeated. It exits with 1 if a server refuses one.
+    """
+
+    def send() -> tuple[list[AccountPushed], int]:
         installation = Installation(folder)
-        keys = installation.read_keys()
-        # Completes a rotation that was cut short.
-        installation.write_keys(keys)
+        with installation.locked():
+            keys = installation.read_keys()
+            # Completes a rotation that was cut short.
+            installation.write_keys(keys)
         try:
             urls = installation.urls
         except (KeyError, ValueError) as error:
@@ -229,9 +247,10 @@ def push(folder: FolderArgument, as_json: JsonOption = False) -> None:
             async with connected_to(options) as connection:
                 return await push_accounts(connection, keys)
 
-        return asyncio.run(connect_and_push())
+        return asyncio.run(connect_and_push()), len(urls)
 
-    pushed = _run(send)
+    pushed, count = _run(send)
+    responded = len({one.server for one in pushed})
     if as_json:
         print_json(
             [
@@ -241,6 +260,11 @@ def push(folder: FolderArgument, as_json: JsonOption = False) -> None:
         )
     else:
         print_table(["SERVER", "ACCOUNT", "RESULT*"], [[a, b, c or "taken"] for a, b, c in pushed])
+        if responded < count:
+            say(
+                f"{responded} of {count} servers have responded. Repeat this when the others are "
+                "back: by themselves they follow within two minutes."
+            )
     if any(error for _, _, error in pushed):
         raise typer.Exit(1)
 

@@ -13,13 +13,12 @@ run: the next start waits.
 """
 
 import asyncio
-import fcntl
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
 from gateway.dev.children import POLL_S
+from runtime.files import try_lock
 
 _DEV = "dev.lock"
 _SERVER = "nats-server.lock"
@@ -31,7 +30,7 @@ class FolderInUseError(Exception):
 
 def lock_folder(folder: Path) -> IO[bytes]:
     """Lock the folder until the returned file is closed. Raises `FolderInUseError`, `OSError`."""
-    lock = _try_lock(folder / _DEV)
+    lock = try_lock(folder / _DEV)
     if lock is None:
         raise FolderInUseError(
             f"the data folder {folder} is in use by another `gateway dev`; "
@@ -46,7 +45,7 @@ async def lock_server(folder: Path, timeout_s: float, say: Callable[[str], None]
     ``say`` prints a message if there is one to wait for. Raises `FolderInUseError` if that one
     still runs after ``timeout_s`` seconds, and `OSError`.
     """
-    lock = _try_lock(folder / _SERVER)
+    lock = try_lock(folder / _SERVER)
     if lock is not None:
         return lock
     say(f"waiting for the nats-server of an earlier run on {folder} to end")
@@ -54,25 +53,10 @@ async def lock_server(folder: Path, timeout_s: float, say: Callable[[str], None]
         async with asyncio.timeout(timeout_s):
             while lock is None:
                 await asyncio.sleep(POLL_S)
-                lock = _try_lock(folder / _SERVER)
+                lock = try_lock(folder / _SERVER)
     except TimeoutError:
         raise FolderInUseError(
             f"the data folder {folder} is in use by the nats-server of an earlier run, "
             f"which has not ended in {timeout_s:.0f} s"
         ) from None
     return lock
-
-
-def _try_lock(path: Path) -> IO[bytes] | None:
-    """Lock a file, created if need be, and return it; `None` if another process has the lock."""
-    # Readable by its owner only: a process that can open a file can lock it.
-    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        return None
-    except OSError:
-        file.close()
-        raise
-    return file

@@ -27,7 +27,7 @@ from queueing.nats.protocol import (
     is_slow_consumer,
     status_of,
 )
-from queueing.nats.transport import Link, LinkError, Traffic, open_link
+from queueing.nats.transport import Link, LinkError, LinkRefused, Traffic, open_link
 from queueing.servers import Server
 from runtime.events import emit
 from runtime.tasks import spawn
@@ -293,6 +293,9 @@ class NatsConnection:
                 self.failures += 1
                 self.last_error = f"{server}: {str(error) or type(error).__name__}"
                 emit(_log, "nats.connect_failed", logging.WARNING, error=self.last_error)
+                # What a renewal tries is not missed as long as the present link goes on.
+                if isinstance(error, LinkRefused) and self._link is None and self._options.refused:
+                    self._options.refused()
                 continue
             self._server = server
             return link

@@ -83,7 +83,8 @@ class ConnectionOptions:
     system's certificate authorities are trusted. ``tls_first`` is for servers with
     ``handshake_first``. ``buffer_bytes`` bounds the frames that wait for a slow server; a send
     beyond it fails. ``lame_duck_jitter_s`` is the longest random delay before a server that
-    announces its end is left. Reply subjects begin with ``inbox_prefix``.
+    announces its end is left. Reply subjects begin with ``inbox_prefix``. ``refused`` is called
+    each time that a server does not accept the login while there is no other link.
     """
 
     servers: tuple[str, ...] = ("nats://127.0.0.1:4222",)
@@ -98,6 +99,7 @@ class ConnectionOptions:
     lame_duck_jitter_s: float = 5.0
     buffer_bytes: int = 32 << 20
     inbox_prefix: str = "_INBOX"
+    refused: Callable[[], None] | None = None
 
     def delay_s(self, failures: int) -> float:
         """Return the longest wait after this many failures in a row."""

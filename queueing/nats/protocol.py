@@ -235,6 +235,11 @@ def denied_subject(error: str) -> bytes:
     return b"" if found is None else found[1].encode()
 
 
+def is_login_refused(error: str) -> bool:
+    """Whether an ``-ERR`` in response to CONNECT says that the login is not accepted."""
+    return error.casefold().startswith("authorization violation")
+
+
 def is_slow_consumer(error: str) -> bool:
     """Whether an ``-ERR`` says that we do not read fast enough.
 

@@ -19,6 +19,7 @@ from queueing.nats.protocol import (
     Parser,
     ProtocolError,
     encode_connect,
+    is_login_refused,
 )
 from queueing.servers import Server
 from runtime.events import emit
@@ -43,6 +44,10 @@ class Traffic(NamedTuple):
 
 class LinkError(Exception):
     """The server cannot be reached, refuses the login, or closed the connection."""
+
+
+class LinkRefused(LinkError):
+    """The server does not accept the login."""
 
 
 class LinkOwner(Protocol):
@@ -184,7 +189,7 @@ class Link(BatchedSocket):
         if self._is_open:
             self._owner.link_refused(self, text)
         else:
-            self._fail_hello(text)
+            self._fail_hello(text, LinkRefused if is_login_refused(text) else LinkError)
 
     def on_handler_failed(self, error: Exception) -> None:
         self._owner.link_failed()
@@ -234,9 +239,9 @@ class Link(BatchedSocket):
         if not self._hello.done():
             self._hello.set_result(None)
 
-    def _fail_hello(self, reason: str) -> None:
+    def _fail_hello(self, reason: str, kind: type[LinkError] = LinkError) -> None:
         if not self._hello.done():
-            self._hello.set_exception(LinkError(reason))
+            self._hello.set_exception(kind(reason))
             # Mark it as read: after a timeout of the connect, nothing awaits it.
             self._hello.exception()
 
@@ -262,7 +267,10 @@ async def open_link(
     handlers: dict[bytes, MessageHandler],
     options: ConnectionOptions,
 ) -> Link:
-    """Connect and log in. Raises `LinkError`, `LoginError` or ``OSError``."""
+    """Connect and log in.
+
+    Raises `LinkError`, of which `LinkRefused` is one, `LoginError` or OSError.
+    """
     loop = asyncio.get_running_loop()
     link = Link(owner, handlers, options)
     context = options.tls or (ssl.create_default_context() if server.tls else None)

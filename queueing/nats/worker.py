@@ -38,11 +38,17 @@ class NatsWorkerBroker:
         self._registry = registry
         options = connection_options(nats, version_id, instance_id)
         self._pulls = PullOptions()
+        self._on_refused: Callable[[], None] = lambda: None
         first = login()
         if isinstance(first, NatsLogin):
             self._pulls = PullOptions(api=first.api, has_scoped_polls=True)
             credentials = Login(credentials=lambda: _credentials(login()))
-            options = replace(options, servers=first.urls, login=credentials)
+            options = replace(
+                options,
+                servers=first.urls,
+                login=credentials,
+                refused=self._refused,
+            )
         self._connection = NatsConnection(options)
         register_worker_connection(registry, self._connection, options.servers)
 
@@ -56,6 +62,7 @@ class NatsWorkerBroker:
 
     def add_listener(self, listener: LoginListener) -> None:
         """Call ``listener`` for all changes of the connection from now on."""
+        self._on_refused = listener.refused
         self._connection.add_listener(listener)
 
     def consumer(
@@ -83,6 +90,9 @@ class NatsWorkerBroker:
     async def close(self) -> None:
         """End the connection."""
         await self._connection.close()
+
+    def _refused(self) -> None:
+        self._on_refused()
 
 
 def _credentials(login: object) -> tuple[str, str]:

@@ -15,6 +15,8 @@ import httpx
 from typer.testing import CliRunner
 
 from gateway.cli.nats import app as commands
+from gateway.provision.local.orphans import kill_orphans
+from gateway.provision.local.processes import read_identity
 from gateway.settings import read_settings
 from gateway.store.names import BUCKETS, IN_MEMORY
 from queueing.nats.login import ConnectionOptions, Login
@@ -167,11 +169,12 @@ def _ports(count: int) -> list[int]:
 
 
 class Platform:
-    """A gateway with all roles, whose one function runs on this machine."""
+    """A gateway with all roles and the auth callout, whose one function runs on this machine."""
 
     def __init__(self, nats: SetUpNats, folder: Path) -> None:
         self._folder = folder
         self._config = folder / "gateway.toml"
+        self._instances = folder / "instances"
         # The same after a restart: the function's worker goes on meanwhile, and calls it.
         (self._port,) = free_ports(1)
         self.use(nats)
@@ -179,10 +182,11 @@ class Platform:
         self._token = ""
         self.url = ""
 
-    def use(self, nats: SetUpNats) -> None:
+    def use(self, nats: SetUpNats, at_stop: str = "keep") -> None:
         """Take the settings that ``nats`` came with, from the next start on."""
-        own = _SETTINGS.format(folder=self._folder, port=self._port)
-        self._config.write_text(own + nats.settings.read_text() + _CLUSTER)
+        own = _SETTINGS.format(folder=self._folder, port=self._port, at_stop=at_stop)
+        theirs = nats.settings.read_text().replace("[nats]\n", "[nats]\ncallout = true\n")
+        self._config.write_text(own + theirs + _CLUSTER)
 
     def start(self) -> None:
         program = self._program = gateway("serve", "--config", str(self._config))
@@ -203,7 +207,7 @@ class Platform:
         self.command("deployments", "create", FUNCTION, "--gpu", "CPU", "--watch")
 
     def restart(self) -> None:
-        """Restart the gateway; return when the function's worker has logged in again."""
+        """Restart the gateway, which its instances outlive; return when it serves the function."""
         self.stop()
         self.start()
         self.until_answered()
@@ -213,16 +217,26 @@ class Platform:
         if program is not None:
             assert program.stop(timeout_s=2 * PATIENCE_S) == 0, program.output
 
+    def close(self) -> None:
+        """Stop the gateway, and end what has outlived it."""
+        self.stop()
+        kill_orphans(self._instances)
+
+    def agents(self) -> set[int]:
+        """Return the process ids of the function's workers."""
+        files = self._instances.glob("running/*/worker.pid")
+        return {found.pid for file in files if (found := read_identity(file)) is not None}
+
     def until_answered(self) -> None:
         until_blocking(lambda: self.call() == 200, what="a response of the function")
 
-    def call(self) -> int:
+    def call(self, window_s: int = 5) -> int:
         """Call the function through the queue; return the status."""
         answer = httpx.post(
             f"{self.url}/f/{FUNCTION}/echo",
             content=b"hello",
-            headers={"authorization": f"Bearer {self._token}", "nvcf-poll-seconds": "5"},
-            timeout=PATIENCE_S,
+            headers={"authorization": f"Bearer {self._token}", "nvcf-poll-seconds": str(window_s)},
+            timeout=PATIENCE_S + window_s,
         )
         return answer.status_code
 
@@ -249,8 +263,7 @@ folder = "{folder}/objects"
 [provision]
 folder = "{folder}/instances"
 stop_grace_s = 2
-# New logins at each restart.
-at_stop = "end"
+at_stop = "{at_stop}"
 # Through the queue: that is what is tested.
 [queue]
 direct = false

@@ -50,7 +50,8 @@ class CalloutAccount:
     """The callout's account, derived from ``operator_seed`` (or that of a signing key)."""
 
     def __init__(self, operator_seed: str) -> None:
-        self._operator = Signer(operator_seed)
+        """Raises ValueError when ``operator_seed`` is not an operator's seed."""
+        self._operator = Signer.operator(operator_seed)
         self._account = derived_account(self._operator, _NAME)
 
     def document(self) -> str:

@@ -62,6 +62,14 @@ class Signer:
         """Return the key that is made of 32 random bytes."""
         return cls(nkeys.encode_seed(random32, role.value).decode())
 
+    @classmethod
+    def operator(cls, seed: str) -> "Signer":
+        """Return the key of an operator. Raises ValueError when ``seed`` is not its seed."""
+        found = cls(seed)
+        if not found.public.startswith("O"):
+            raise ValueError("not an operator's seed")
+        return found
+
     def sign(self, claims: Mapping[str, object]) -> str:
         """Return ``claims`` as a JWT issued by this key."""
         issued = {**claims, "iss": self.public}

@@ -25,13 +25,13 @@ published before a user is signed (`queueing.nats.accounts.callout`).
 from queueing.interface import WorkerLogin
 from queueing.nats.accounts.jwt import NO_LIMITS, Signer, account_jwt
 from queueing.nats.accounts.users import (
-    EXPORTED_API,
     MAX_PAYLOAD_BYTES,
     MAX_SUBSCRIPTIONS,
-    WORKER_API,
     WorkerSubjects,
     derived_account,
+    exported_subject,
     nvcf_account,
+    version_imports,
 )
 from wire.subjects import polling_subject
 
@@ -44,23 +44,17 @@ class NvcfUsers:
     """Makes these accounts and users; the arguments are those of `WorkerUsers`."""
 
     def __init__(self, operator_seed: str, gateway_account: str, region: str) -> None:
-        self._operator = Signer(operator_seed)
+        """Raises ValueError when ``operator_seed`` is not an operator's seed."""
+        self._operator = Signer.operator(operator_seed)
         self._gateway_account = gateway_account
         self._region = region
 
     def account(self, version_id: str, deployment_id: str) -> str:
         """Return the document of a version's account for one deployment."""
         subjects = WorkerSubjects.of(self._region, version_id)
-        imports = [
-            self._import(subjects.next, "service"),
-            self._import(subjects.info, "service"),
-            self._import(subjects.acks, "service"),
-            self._import(subjects.cancels, "stream"),
-            {**self._import(subjects.polls, "stream"), "local_subject": polling_subject("$1")},
-            self._import(subjects.receipts, "service"),
-        ]
+        imports = version_imports(subjects, self._gateway_account, polling_subject("$1"))
         mappings = {
-            _theirs(subject): [{"subject": subject, "weight": 100}]
+            exported_subject(subject): [{"subject": subject, "weight": 100}]
             for subject in (subjects.next, subjects.info)
         }
         return account_jwt(
@@ -100,17 +94,3 @@ class NvcfUsers:
 
     def _signer(self, version_id: str) -> Signer:
         return derived_account(self._operator, nvcf_account(version_id))
-
-    def _import(self, local: str, kind: str) -> dict[str, str]:
-        return {
-            "name": local,
-            "subject": _theirs(local),
-            "local_subject": local,
-            "account": self._gateway_account,
-            "type": kind,
-        }
-
-
-def _theirs(subject: str) -> str:
-    """Return a subject of JetStream's API as servers define it."""
-    return subject.replace(WORKER_API, EXPORTED_API, 1)

@@ -106,6 +106,34 @@ class WorkerSubjects(NamedTuple):
         )
 
 
+def version_imports(
+    subjects: WorkerSubjects, gateway_account: str, polls: str
+) -> list[dict[str, str]]:
+    """Return what a version's account imports; the polls are at ``polls`` in it."""
+    return [
+        {
+            "name": name,
+            "subject": exported_subject(name),
+            "local_subject": local,
+            "account": gateway_account,
+            "type": kind,
+        }
+        for name, local, kind in (
+            (subjects.next, subjects.next, "service"),
+            (subjects.info, subjects.info, "service"),
+            (subjects.acks, subjects.acks, "service"),
+            (subjects.cancels, subjects.cancels, "stream"),
+            (subjects.polls, polls, "stream"),
+            (subjects.receipts, subjects.receipts, "service"),
+        )
+    ]
+
+
+def exported_subject(subject: str) -> str:
+    """Return a subject of a version's account as the gateway's account exports it."""
+    return subject.replace(WORKER_API, EXPORTED_API, 1)
+
+
 class WorkerUsers:
     """Makes accounts of versions and users of workers.
 
@@ -115,23 +143,14 @@ class WorkerUsers:
 
     def __init__(self, operator_seed: str, gateway_account: str, region: str) -> None:
         """Raises ValueError when ``operator_seed`` is not an operator's seed."""
-        self._operator = Signer(operator_seed)
-        if not self._operator.public.startswith("O"):
-            raise ValueError("not an operator's seed")
+        self._operator = Signer.operator(operator_seed)
         self._gateway_account = gateway_account
         self._region = region
 
     def account(self, version_id: str, deployment_id: str) -> str:
         """Return the document of a version's account for one deployment."""
         subjects = WorkerSubjects.of(self._region, version_id)
-        imports = [
-            self._import(subjects.next, "service"),
-            self._import(subjects.info, "service"),
-            self._import(subjects.acks, "service"),
-            self._import(subjects.cancels, "stream"),
-            self._import(subjects.polls, "stream"),
-            self._import(subjects.receipts, "service"),
-        ]
+        imports = version_imports(subjects, self._gateway_account, subjects.polls)
         return account_jwt(
             self._operator,
             self._signer(version_id).public,
@@ -170,15 +189,6 @@ class WorkerUsers:
 
     def _signer(self, version_id: str) -> Signer:
         return derived_account(self._operator, version_account(version_id))
-
-    def _import(self, local: str, kind: str) -> dict[str, str]:
-        return {
-            "name": local,
-            "subject": local.replace(WORKER_API, EXPORTED_API, 1),
-            "local_subject": local,
-            "account": self._gateway_account,
-            "type": kind,
-        }
 
 
 def gateway_account(

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from queueing.interface import CredentialsError, QueueUnavailable
+from queueing.nats.accounts.callout_documents import CalloutAccount
 from queueing.nats.accounts.credentials import NatsAccounts
 from queueing.nats.accounts.jwt import Signer, account_of, read_claims
 from queueing.nats.accounts.users import WorkerSubjects, WorkerUsers
@@ -29,6 +30,7 @@ from queueing.nats.jetstream import (
 )
 from queueing.nats.login import ConnectionOptions, Login, LoginError, read_credentials
 from queueing.nats.settings import GatewayNatsSettings
+from queueing.nats.setup.callout_trial import CalloutTrial
 from queueing.nats.setup.findings import (
     Finding,
     StoreBuckets,
@@ -133,7 +135,8 @@ class NatsCheck:
                     error(
                         _without_login(url),
                         f"no connection: {failure}",
-                        "start the server, or correct nats.urls, the login and nats.ca_file",
+                        "start the server, or correct nats.urls, the login, nats.ca_file or the "
+                        "server's certificate",
                     )
                 )
         return replace(options, servers=tuple(usable)) if usable else None
@@ -196,7 +199,8 @@ class NatsCheck:
                     error(
                         connection.server,
                         "a client without a login is let in",
-                        "remove default_sentinel and no_auth_user from its configuration",
+                        "remove no_auth_user from its configuration, and default_sentinel unless "
+                        "it is the line that 'gateway config nats-callout' prints",
                     )
                 )
 
@@ -244,7 +248,9 @@ class NatsCheck:
                 if not found or len(streams) >= int(page.get("total", 0)):
                     break
         except (JetStreamError, NatsError) as failure:
-            self._add(error("gateway's account", f"streams cannot be listed: {failure}", _ALLOW))
+            self._add(
+                error("gateway's account", f"streams cannot be listed: {failure}", _why(failure))
+            )
             return
         replicas = self._queue.replicas if self._queue is not None else 1
         if not replicas:
@@ -313,10 +319,10 @@ class NatsCheck:
             reply = await connection.request(subject.encode(), b"{}", _RESPONSE_S)
             if b'"error"' not in reply.payload:
                 return True
-            cause = reply.payload.decode(errors="replace")
+            cause, change = reply.payload.decode(errors="replace"), "see the message of the server"
         except NatsError as failure:
-            cause = str(failure)
-        self._add(error("gateway's login", f"a message for {what} is not stored: {cause}", _ALLOW))
+            cause, change = str(failure), _why(failure)
+        self._add(error("gateway's login", f"a message for {what} is not stored: {cause}", change))
         return False
 
     async def _try_queue(
@@ -346,7 +352,7 @@ class NatsCheck:
         except JetStreamError as refusal:
             self._add(judge_refusal("a queue", queue.replicas, refusal))
         except NatsError as failure:
-            self._add(error("gateway's login", f"a queue cannot be made: {failure}", _ALLOW))
+            self._add(error("gateway's login", f"a queue cannot be made: {failure}", _why(failure)))
         finally:
             with suppress(JetStreamError, NatsError):
                 await jetstream.call(f"STREAM.DELETE.{stream}", {})
@@ -394,6 +400,9 @@ class NatsCheck:
             async with connected_to(replace(options, login=login)) as system:
                 accounts = NatsAccounts(users, system)
                 await self._try_worker(connection, accounts, region, options)
+                if nats.callout:
+                    callout = CalloutAccount(nats.operator_seed_file.read_text())
+                    self._add(*await CalloutTrial(system, callout, options).run())
 
     async def _try_worker(
         self,
@@ -446,6 +455,16 @@ class NatsCheck:
 
 
 _ALLOW = "let the gateway's login publish and subscribe to everything in its account"
+
+
+def _why(failure: Exception) -> str:
+    """Return what to do about a request that failed."""
+    if isinstance(failure, Denied):
+        return _ALLOW
+    return (
+        "check again in a few seconds: when a server has gone, leaders are elected anew; after "
+        f"that see the servers' logs, or {_ALLOW}"
+    )
 
 
 class _WorkerTrial:
@@ -565,7 +584,7 @@ async def _made(
     except JetStreamError as refusal:
         add(judge_refusal("a bucket of the store", config["num_replicas"], refusal))
     except NatsError as failure:
-        add(error("gateway's login", f"a bucket cannot be made: {failure}", _ALLOW))
+        add(error("gateway's login", f"a bucket cannot be made: {failure}", _why(failure)))
     try:
         yield is_made
     finally:

@@ -14,8 +14,8 @@ from queueing.nats.jetstream import (
     JetStreamError,
 )
 
-OLDEST = (2, 11)
-"""The first version that can let single messages expire, which claims need."""
+OLDEST = (2, 11, 2)
+"""2.11 can let single messages expire, which claims need; 2.11.2 has ``default_sentinel``."""
 _NEEDED_PAYLOAD = 1 << 20
 _WANTED_PAYLOAD = 6 << 20
 """The largest message of a queue."""
@@ -303,7 +303,7 @@ def unix_s(text: str) -> float:
 
 
 def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(digits) for digits in re.findall(r"\d+", text)[:2])
+    return tuple(int(digits) for digits in re.findall(r"\d+", text)[:3])
 
 
 def _size(count: int) -> str:

@@ -13,6 +13,7 @@ import os
 import shutil
 import tomllib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from queueing.nats.accounts.callout_documents import CalloutAccount
 from queueing.nats.setup.keys import InstallationKeys, SetupKeysError
 from queueing.nats.setup.plan import SetupPlan, SetupPlanError, accounts_config
 from runtime.certificates import (
@@ -31,9 +33,10 @@ from runtime.certificates import (
     read_certified,
     write_certified,
 )
-from runtime.files import write_private
+from runtime.files import try_lock, write_private
 
 _KEYS = "operator-keys.json"
+_LOCK = ".lock"
 _GATEWAY = "gateway"
 _SETTINGS = "nats.toml"
 _ACCOUNTS = "accounts.conf"
@@ -77,13 +80,26 @@ class Installation:
         file = self.gateway / _CA
         return file if file.exists() else None
 
-    def read_keys(self) -> InstallationKeys:
-        """Return the keys. Raises `SetupPlanError` and OSError."""
-        file = self.folder / _KEYS
-        if not file.exists():
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other commands from changing the folder. Raises `SetupPlanError` and OSError."""
+        self._check_made()
+        lock = try_lock(self.folder / _LOCK)
+        if lock is None:
+            raise SetupPlanError(f"Another command is changing {self.folder}: wait for its end.")
+        with lock:
+            yield
+
+    def _check_made(self) -> None:
+        if not (self.folder / _KEYS).exists():
             raise SetupPlanError(
                 f"{self.folder} has no {_KEYS}: give a folder that 'gateway nats init' made."
             )
+
+    def read_keys(self) -> InstallationKeys:
+        """Return the keys. Raises `SetupPlanError` and OSError."""
+        self._check_made()
+        file = self.folder / _KEYS
         try:
             return InstallationKeys.read(file.read_text())
         except SetupKeysError as error:
@@ -94,12 +110,14 @@ class Installation:
 
         If it is cut short, another call with the same keys completes it. Raises OSError.
         """
-        write_private(self.folder / _KEYS, keys.text())
+        if _content(self.folder / _KEYS) != keys.text():
+            write_private(self.folder / _KEYS, keys.text())
+        accounts = accounts_config(keys) + CalloutAccount(keys.trusted_signing).server_config()
         contents = {
             self.gateway / "gateway.creds": keys.gateway_login.text(),
             self.system_credentials: keys.system_login.text(),
             self.gateway / "operator-signing.nk": keys.operator_signing + "\n",
-            **{server / _ACCOUNTS: accounts_config(keys) for server in self.servers},
+            **{server / _ACCOUNTS: accounts for server in self.servers},
         }
         changed = [file for file, text in contents.items() if _content(file) != text]
         for file in changed:
@@ -120,7 +138,10 @@ class Installation:
         changed: list[Path] = []
         for server in self.servers:
             files = server / _CERTIFICATE_KEY, server / _CERTIFICATE
-            old = x509.load_pem_x509_certificate(files[1].read_bytes())
+            try:
+                old = x509.load_pem_x509_certificate(files[1].read_bytes())
+            except ValueError as error:
+                raise SetupPlanError(f"{files[1]} is no certificate.") from error
             write_certified(*files, _issue(authority, server.name, list(_hosts(old)), now))
             changed += files
         return changed
@@ -138,6 +159,9 @@ def make_installation(
     With TLS, ``given`` is the certificate of all servers; without it they get their own, of an
     authority of our own. Raises `SetupPlanError` and OSError.
     """
+    if not str(plan.path).isprintable():
+        # Neither nats-server's configuration nor TOML has them in a text of one line.
+        raise SetupPlanError("The path of the folder has characters that cannot be printed.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise SetupPlanError(
             f"{folder} exists already, and nothing is overwritten: give another one."

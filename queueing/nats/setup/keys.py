@@ -52,7 +52,9 @@ class InstallationKeys:
 
     ``old_…`` are those that a rotation has replaced and not yet ended, of users their public keys;
     empty if there are none. ``revoked_…`` are public keys of users that have ended, and when.
-    ``at`` is the time of all documents, in Unix seconds.
+    ``at`` is the time of the last change, in Unix seconds, and ``account_at`` and ``system_at`` are
+    the times of the documents of the two accounts: a document that is published with another time
+    is a change for the servers, and costs waiting calls a lease (docs/nats.md).
     """
 
     operator: str = field(repr=False)
@@ -65,6 +67,8 @@ class InstallationKeys:
     system_jwt: str = field(repr=False)
     system_seed: str = field(repr=False)
     at: int
+    account_at: int
+    system_at: int
     old_operator: str = field(default="", repr=False)
     old_operator_signing: str = field(default="", repr=False)
     old_account_signing: str = field(default="", repr=False)
@@ -86,6 +90,9 @@ class InstallationKeys:
             found = orjson.loads(text)
             if found.pop("format") != _FORMAT:
                 raise SetupKeysError("its format is that of another version of this program")
+            for name in ("account_at", "system_at"):
+                # Of an earlier release.
+                found.setdefault(name, found["at"])
             names = {one.name for one in fields(cls)}
             return cls(**{name: value for name, value in found.items() if name in names})
         except (KeyError, TypeError, AttributeError, orjson.JSONDecodeError) as error:
@@ -111,6 +118,15 @@ class InstallationKeys:
         """The gateways' login to the system account."""
         return UserCredentials(self.system_jwt, self.system_seed)
 
+    @property
+    def trusted_signing(self) -> str:
+        """The signing key of the operator that all servers know.
+
+        While the operator or its signing key is being replaced that is the old one: servers that
+        were not restarted since do not know the new one.
+        """
+        return self.old_operator_signing or self.operator_signing
+
     def operator_documents(self) -> list[str]:
         """Return the documents of the operator, and of the one that is being replaced."""
         found = [self._operator_document(self.operator, self.operator_signing)]
@@ -125,12 +141,8 @@ class InstallationKeys:
         return found
 
     def account_documents(self) -> dict[str, str]:
-        """Return the documents of the gateway's and the system account by their public keys.
-
-        While the operator or its signing key is being replaced, the old one still signs them:
-        servers that were not restarted since do not know the new one.
-        """
-        signer = Signer(self.old_operator_signing or self.operator_signing)
+        """Return the documents of the gateway's and the system account by their public keys."""
+        signer = Signer(self.trusted_signing)
         signing = [self.account_signing, self.old_account_signing]
         system: dict[str, Any] = {}
         if self.revoked_system_users:
@@ -139,11 +151,11 @@ class InstallationKeys:
             self.account_id: gateway_account(
                 signer,
                 self.account_id,
-                self.at,
+                self.account_at,
                 [Signer(seed).public for seed in signing if seed],
                 self.revoked_gateway_users,
             ),
-            self.system_id: account_jwt(signer, self.system_id, "system", self.at, system),
+            self.system_id: account_jwt(signer, self.system_id, "system", self.system_at, system),
         }
 
     def _operator_document(self, seed: str, *signing: str) -> str:
@@ -175,7 +187,10 @@ class InstallationKeys:
             case RotatedKey.ACCOUNT_SIGNING:
                 signing = _seed(Role.ACCOUNT, random)
                 new = replace(
-                    new, account_signing=signing, old_account_signing=self.account_signing
+                    new,
+                    account_signing=signing,
+                    old_account_signing=self.account_signing,
+                    account_at=at,
                 )
                 return _with_gateway_user(new, random)
             case RotatedKey.GATEWAY_USER:
@@ -199,19 +214,29 @@ class InstallationKeys:
         at = max(now, self.at + 1)
         match key:
             case RotatedKey.OPERATOR | RotatedKey.OPERATOR_SIGNING:
-                return replace(self, at=at, old_operator="", old_operator_signing="")
+                return replace(
+                    self,
+                    at=at,
+                    account_at=at,
+                    system_at=at,
+                    old_operator="",
+                    old_operator_signing="",
+                )
             case RotatedKey.ACCOUNT_SIGNING | RotatedKey.GATEWAY_USER:
                 revoked = {**self.revoked_gateway_users, self.old_gateway_user: at}
                 return replace(
                     self,
                     at=at,
+                    account_at=at,
                     old_account_signing="",
                     old_gateway_user="",
                     revoked_gateway_users=revoked,
                 )
             case RotatedKey.SYSTEM_USER:
                 revoked = {**self.revoked_system_users, self.old_system_user: at}
-                return replace(self, at=at, old_system_user="", revoked_system_users=revoked)
+                return replace(
+                    self, at=at, system_at=at, old_system_user="", revoked_system_users=revoked
+                )
 
     def begun(self) -> RotatedKey | None:
         """Return what is being rotated."""
@@ -227,6 +252,8 @@ class InstallationKeys:
 
     def _check_none_begun(self, key: RotatedKey) -> None:
         begun = self.begun()
+        if begun is key:
+            raise SetupKeysError(f"the rotation of {key} has begun already: end it with --finish")
         if begun is not None:
             raise SetupKeysError(
                 f"{key} cannot be rotated before the rotation of {begun} is finished"
@@ -250,6 +277,8 @@ def make_keys(random: Random, now: int) -> InstallationKeys:
         system_jwt=system_login.jwt,
         system_seed=system_login.seed,
         at=now,
+        account_at=now,
+        system_at=now,
     )
 
 

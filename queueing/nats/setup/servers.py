@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from queueing.nats.accounts.jwt import Signer
 from queueing.nats.accounts.users import CLAIMS_UPDATE, SERVER_SETTINGS
 from queueing.nats.connection import NatsConnection
 from queueing.nats.login import ConnectionOptions, LoginError
 from queueing.nats.protocol import STATUS_NO_RESPONDERS, status_of
+from queueing.nats.setup.findings import judge_operator
 from queueing.nats.setup.keys import InstallationKeys
 
 CONNECT_S = 3.0
@@ -19,6 +21,10 @@ _LOOK_S = 0.05
 _QUIET_S = 0.5
 """Servers respond within milliseconds; nobody says how many there are."""
 _FIRST_S = 2.0
+_UNTRUSTED = (
+    "not sent: the server does not trust the key of the operator that signs it; give it its "
+    "accounts.conf and restart it first"
+)
 
 
 class ServersError(Exception):
@@ -121,9 +127,20 @@ async def server_settings(connection: NatsConnection) -> list[ServerResponse]:
 
 
 async def push_accounts(connection: NatsConnection, keys: InstallationKeys) -> list[AccountPushed]:
-    """Give the servers the documents of gateway's and system account. Raises `ServersError`."""
+    """Give the servers the documents of gateway's and system account. Raises `ServersError`.
+
+    Nothing is sent if a server does not trust what signs them: it would store them, say that they
+    are updated, and let nobody in after its next restart
+    (`findings/nats_stores_untrusted_accounts.sh`).
+    """
     names = {keys.account_id: "gateway", keys.system_id: "system"}
     pushed = []
+    servers = [response.document for response in await server_settings(connection)]
+    signer = Signer(keys.trusted_signing).public
+    for finding in judge_operator(servers, signer):
+        pushed += [AccountPushed(finding.subject, name, _UNTRUSTED) for name in names.values()]
+    if pushed:
+        return pushed
     for account, document in keys.account_documents().items():
         responses = await ask_servers(connection, CLAIMS_UPDATE.encode(), document.encode())
         if not responses:

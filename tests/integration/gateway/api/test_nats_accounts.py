@@ -11,13 +11,17 @@ from gateway.store.nats.kv import NatsStore
 from gateway.store.options import NatsOptions
 from gateway.store.records import Store
 from queueing.interface import NoResponder
+from queueing.nats.accounts.document import NatsLogin
 from queueing.nats.accounts.users import WORKER_API
 from queueing.nats.connection import NatsConnection
 from queueing.nats.consumer import PulledLease, PullOptions
 from queueing.nats.jetstream import JetStream, next_message_subject
 from queueing.nats.login import Login
 from queueing.nats.polls import NatsPolls
+from queueing.nats.settings import WorkerNatsSettings
+from queueing.nats.worker import NatsWorkerBroker
 from runtime.ids import new_uuid
+from runtime.metrics import MetricRegistry
 from tests.support.nats_logins import GuardedNats, guarded_nats, options_of
 from tests.support.queue_harness import (
     OPTIONS,
@@ -65,13 +69,16 @@ async def store(guarded_nats: GuardedNats) -> AsyncIterator[Store]:
 
 
 class Told(Diary):
-    """A `queueing.interface.ConnectionListener`."""
+    """A `queueing.interface.LoginListener`."""
 
     def connected(self) -> None:
         self.write("connected")
 
     def disconnected(self) -> None:
         self.write("disconnected")
+
+    def refused(self) -> None:
+        self.write("refused")
 
     def denied(self, subject: bytes) -> None:
         self.write("denied", subject.decode())
@@ -327,6 +334,33 @@ async def test_a_renewed_login_takes_over_without_dropping_a_lease(
         assert lease.deliveries == 1
         assert await in_queue(guarded_nats, version_id) == 0
         assert work.connection.losses == 0
+
+
+async def test_a_worker_that_is_refused_asks_for_another_login(guarded_nats: GuardedNats) -> None:
+    """As when a rotation of the operator's key ends, in which the worker was not restarted."""
+    version_id = new_version()
+    expired, valid = [
+        NatsLogin((guarded_nats.url,), login.jwt, login.seed, WORKER_API)
+        for login in [await guarded_nats.issue(version_id, lifetime_s=s) for s in (-1.0, 600.0)]
+    ]
+    logins, told = [expired], Told()
+    broker = NatsWorkerBroker(
+        WorkerNatsSettings(), version_id, "i1", MetricRegistry(), lambda: logins[-1]
+    )
+    broker.add_listener(told)
+    broker.start()
+    try:
+        await told.until(lambda: told.entries == [("refused",)])
+        logins.append(valid)
+        await told.until(lambda: ("connected",) in told.entries)
+        # A renewal that fails is no loss: the present link goes on.
+        told.entries.clear()
+        logins.append(expired)
+        assert not await broker.renew()
+        assert broker.is_connected()
+        assert told.entries == []
+    finally:
+        await broker.close()
 
 
 async def test_a_removed_account_takes_its_workers_connections_along(

@@ -2,21 +2,35 @@
 
 import asyncio
 import json
+import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from queueing.nats.accounts.callout_documents import CalloutAccount
 from queueing.nats.accounts.jwt import Role, Signer, read_claims, user_credentials
+from queueing.nats.accounts.users import CONNECTIONS, KICK
 from queueing.nats.settings import GatewayNatsSettings
 from queueing.nats.setup.check import NatsCheck
 from queueing.nats.setup.findings import Level
+from queueing.nats.setup.folder import Installation
+from queueing.nats.setup.keys import RotatedKey
 from queueing.nats.setup.plan import accounts_config
 from queueing.nats.setup.servers import connected_to
 from queueing.settings import QueueSettings
 from tests.support.nats_server import running_nats_server
-from tests.support.nats_setup import Platform, SetUpNats, run_command, set_up_nats
+from tests.support.nats_setup import (
+    Platform,
+    SetUpNats,
+    nats_command,
+    run_command,
+    set_up_nats,
+)
 
 RANDOM = bytes(32)
 
@@ -33,13 +47,14 @@ async def test_a_call_passes_and_a_check_is_clean_before_and_after(
             await asyncio.to_thread(platform.start)
             await asyncio.to_thread(platform.deploy)
             assert await asyncio.to_thread(platform.call) == 200
+            command = ("nats", "check", "--config", str(nats.settings))
             code, output = await asyncio.to_thread(
-                run_command, "nats", "check", "--config", str(nats.settings)
+                run_command, *command, env={"GATEWAY_NATS__CALLOUT": "true"}
             )
             assert (code, output.splitlines()[-1]) == (0, "Nothing to change.")
             assert await streams_of_checks(nats) == []
         finally:
-            await asyncio.to_thread(platform.stop)
+            await asyncio.to_thread(platform.close)
 
 
 async def streams_of_checks(nats: SetUpNats) -> list[str]:
@@ -242,6 +257,96 @@ async def test_a_planted_fault_is_found(tmp_path: Path, fault: str) -> None:
         for one in findings
         if (one.level, problem in one.problem) == (level, True) and subject in one.subject
     ], findings
+
+
+def without_sentinel(nats: SetUpNats) -> None:
+    keys = nats.installation.read_keys()
+    (nats.servers[0].directory / "accounts.conf").write_text(accounts_config(keys))
+
+
+def with_sentinel_of_another_operator(nats: SetUpNats) -> None:
+    without_sentinel(nats)
+    other = CalloutAccount(Signer.of(Role.OPERATOR, RANDOM).seed)
+    with (nats.servers[0].directory / "accounts.conf").open("a") as file:
+        file.write(other.server_config())
+
+
+def with_system_login_without(subject: str) -> Callable[[SetUpNats], None]:
+    """Return what gives the gateway the login of an earlier release."""
+
+    def plant(nats: SetUpNats) -> None:
+        keys = nats.installation.read_keys()
+        allowed = read_claims(keys.system_login.jwt)["nats"]["pub"]["allow"]
+        content = {
+            "pub": {"allow": [one for one in allowed if one != subject]},
+            "sub": {"allow": ["_INBOX.>"]},
+        }
+        assert len(content["pub"]["allow"]) == len(allowed) - 1
+        login = user_credentials(Signer(keys.system), "less", RANDOM, content, keys.at)
+        nats.installation.system_credentials.write_text(login.text())
+
+    return plant
+
+
+CALLOUT_FAULTS: dict[str, tuple[Callable[[SetUpNats], None], str]] = {
+    "none": (lambda _nats: None, ""),
+    "no sentinel": (without_sentinel, "not asked about them"),
+    "another sentinel": (with_sentinel_of_another_operator, "not asked about them"),
+    "connections": (with_system_login_without(CONNECTIONS), f"may not publish to {CONNECTIONS}"),
+    "kick": (with_system_login_without(KICK), f"may not publish to {KICK}"),
+}
+
+
+@pytest.mark.parametrize("fault", CALLOUT_FAULTS)
+async def test_a_planted_fault_of_the_callout_is_found(tmp_path: Path, fault: str) -> None:
+    plant, problem = CALLOUT_FAULTS[fault]
+    async with set_up_nats(tmp_path / "nats", starts=False) as nats:
+        plant(nats)
+        await nats.start()
+        findings = await nats.check(NATS__CALLOUT="true")
+        assert [one.level for one in findings] == [Level.ERROR] * bool(problem), findings
+        assert all(problem in one.problem for one in findings), findings
+        # Without the callout nobody needs it.
+        assert await nats.check() == []
+
+
+KILLED_AT_A_RENAME = """
+import os, signal, sys
+from gateway.cli.nats import app
+left = int(sys.argv[1])
+def count(event, arguments):
+    global left
+    if event == "os.rename" and str(arguments[1]).startswith(sys.argv[2]):
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(count)
+app(["rotate", *sys.argv[2:]])
+"""
+
+
+@pytest.mark.parametrize("end", [(), ("--finish",)], ids=["begun", "ended"])
+def test_a_rotation_that_was_killed_is_completed_when_it_is_repeated(
+    tmp_path: Path, end: tuple[str, ...]
+) -> None:
+    nats_command("init", str(tmp_path / "nats"), "--nodes", "3")
+    if end:
+        nats_command("rotate", str(tmp_path / "nats"), "operator")
+    for number in (1, 2, 4):
+        # Each file appears by a rename: that of the keys first, then what follows from them.
+        copy = Installation(tmp_path / str(number))
+        shutil.copytree(tmp_path / "nats", copy.folder)
+        before, arguments = copy.read_keys(), (str(copy.folder), "operator", *end)
+        killed = subprocess.run(
+            [sys.executable, "-c", KILLED_AT_A_RENAME, str(number), *arguments], check=False
+        )
+        assert killed.returncode == -signal.SIGKILL
+        assert (copy.read_keys() == before) == (number == 1)
+        nats_command("rotate", *arguments)
+        keys = copy.read_keys()
+        assert keys.begun() is (None if end else RotatedKey.OPERATOR)
+        assert copy.write_keys(keys) == []
+    assert not list(tmp_path.rglob("*.part"))
 
 
 async def test_settings_that_do_not_fit_are_found_and_end_with_exit_code_1(tmp_path: Path) -> None:

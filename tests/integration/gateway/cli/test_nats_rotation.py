@@ -17,7 +17,8 @@ from queueing.nats.accounts.credentials import NatsAccounts
 from queueing.nats.accounts.users import WorkerUsers
 from queueing.nats.login import ConnectionOptions, Login, read_credentials
 from queueing.nats.setup.servers import ServersError, connected_to
-from tests.support.nats_setup import Platform, SetUpNats, set_up_nats
+from runtime.tasks import spawn
+from tests.support.nats_setup import Platform, SetUpNats, run_command, set_up_nats
 from tests.support.waiting import until
 
 # Each starts servers, a gateway and its function, and restarts the gateway.
@@ -43,10 +44,28 @@ class Running:
     async def answers(self) -> None:
         await asyncio.to_thread(self.platform.until_answered)
 
+    @asynccontextmanager
+    async def calls(self) -> AsyncIterator[list[int]]:
+        """Call the function all the time while the block runs; yield the statuses."""
+        statuses: list[int] = []
+        is_over = asyncio.Event()
+
+        async def call() -> None:
+            while not is_over.is_set():
+                # Longer than a lease: what was sent to a connection that ends comes again then.
+                statuses.append(await asyncio.to_thread(self.platform.call, 60))
+
+        calling = spawn(call(), "calls")
+        try:
+            yield statuses
+        finally:
+            is_over.set()
+            await calling
+
     async def ends_clean(self) -> None:
         """A call is answered, a further worker is let in, and a check finds nothing."""
         await self.answers()
-        assert await self.nats.check() == []
+        assert await self.nats.check(NATS__CALLOUT="true") == []
 
 
 @asynccontextmanager
@@ -59,7 +78,7 @@ async def running(folder: Path, nodes: int, *options: str) -> AsyncIterator[Runn
             await asyncio.to_thread(platform.deploy)
             yield Running(nats, platform)
         finally:
-            await asyncio.to_thread(platform.stop)
+            await asyncio.to_thread(platform.close)
 
 
 def held(options: ConnectionOptions) -> ConnectionOptions:
@@ -108,6 +127,8 @@ async def test_the_login_to_the_system_account(tmp_path: Path) -> None:
         await system.restart_gateways()
         await system.rotate("system-user", "--finish")
         await system.push()
+        # Shorter than a lease: the gateway's account is what it was, and pulls that wait are too.
+        assert await asyncio.to_thread(system.platform.call, 15) == 200
         assert not await is_let_in(old)
         await system.ends_clean()
 
@@ -115,18 +136,38 @@ async def test_the_login_to_the_system_account(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", ["operator-signing", "operator"])
 async def test_the_operators_keys_at_a_cluster(tmp_path: Path, key: str) -> None:
     async with running(tmp_path, 3, "--tls") as system:
-        nats = system.nats
+        nats, agents = system.nats, system.platform.agents()
         stolen = nats.installation.read_keys().operator_signing
         assert await makes_logins(nats, stolen)
         await system.rotate(key)
         await nats.restart_each()
         await system.answers()
         await system.restart_gateways()
-        await system.rotate(key, "--finish")
-        await system.push()
-        await nats.restart_each()
+        async with system.calls() as statuses:
+            await system.rotate(key, "--finish")
+            await system.push()
+            await nats.restart_each()
+        assert set(statuses) == {200}, statuses
         assert not await makes_logins(nats, stolen)
         await system.ends_clean()
+        # The worker went on, and got a new login.
+        assert system.platform.agents() == agents
+        assert len(agents) == 1
+
+
+async def test_accounts_are_not_sent_to_a_server_that_does_not_trust_their_signature(
+    tmp_path: Path,
+) -> None:
+    async with set_up_nats(tmp_path / "nats") as nats:
+        (server,) = nats.servers
+        for end in ((), ("--finish",)):
+            await asyncio.to_thread(nats.rotate, "operator", *end)
+        refused = await asyncio.to_thread(run_command, "nats", "push", nats.folder)
+        assert (refused[0], "nats-1" in refused[1], "not sent" in refused[1]) == (1, True, True)
+        await server.stop()
+        await server.start()
+        await asyncio.to_thread(nats.push)
+        assert await nats.check() == []
 
 
 async def makes_logins(nats: SetUpNats, operator_seed: str) -> bool:
@@ -156,6 +197,8 @@ async def test_certificates_are_renewed_without_a_restart(tmp_path: Path) -> Non
 async def test_a_new_installation_takes_over_what_the_store_held(tmp_path: Path) -> None:
     async with running(tmp_path, 1) as old, set_up_nats(tmp_path / "new") as new:
         dump = str(tmp_path / "all.jsonl")
+        old.platform.use(old.nats, at_stop="end")
+        await old.restart_gateways()
         await asyncio.to_thread(old.platform.stop)
         for command, nats in (("export", old.nats), ("import", new)):
             await asyncio.to_thread(

@@ -7,7 +7,9 @@ from typing import Any
 import nkeys
 import pytest
 
+from queueing.nats.accounts.callout_documents import CalloutAccount
 from queueing.nats.accounts.jwt import Role, Signer, UserCredentials, account_of
+from queueing.nats.accounts.nvcf_users import NvcfUsers
 from queueing.nats.accounts.users import WorkerUsers, gateway_user
 from wire.subjects import worker_inbox
 
@@ -110,5 +112,8 @@ def test_seeds_are_not_shown() -> None:
 
 @pytest.mark.parametrize("seed", ["", "no seed", GATEWAY.seed, OPERATOR.seed[:-1]])
 def test_only_an_operators_seed_makes_accounts(seed: str) -> None:
+    for kind in (WorkerUsers, NvcfUsers):
+        with pytest.raises(ValueError, match="seed"):
+            kind(seed, GATEWAY.public, "local")
     with pytest.raises(ValueError, match="seed"):
-        WorkerUsers(seed, GATEWAY.public, "local")
+        CalloutAccount(seed)

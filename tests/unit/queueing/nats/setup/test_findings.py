@@ -63,7 +63,7 @@ def test_nothing_is_found_in_what_is_sound() -> None:
     without_tls = server(tls_cert_not_after="0001-01-01T00:00:00Z")
     assert list(judge_server(without_tls, NOW)) == []
     # INFO has less than VARZ.
-    info = {"server_name": "s1", "version": "2.11.0-RC.1", "max_payload": 8 << 20}
+    info = {"server_name": "s1", "version": "2.12.0-RC.1", "max_payload": 8 << 20}
     assert list(judge_server({**info, "jetstream": True}, NOW)) == []
 
 
@@ -71,6 +71,7 @@ def test_nothing_is_found_in_what_is_sound() -> None:
     ("changed", "level", "problem"),
     [
         ({"version": "2.10.29"}, Level.ERROR, "nats-server 2.10.29"),
+        ({"version": "2.11.1"}, Level.ERROR, "nats-server 2.11.1"),
         ({"max_payload": 1 << 20}, Level.WARNING, "max_payload is 1MB"),
         ({"max_payload": 1 << 19}, Level.ERROR, "max_payload is 512KB"),
         ({"now": at(NOW + 90)}, Level.WARNING, "90.0 s ahead of"),

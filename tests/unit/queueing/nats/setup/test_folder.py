@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from typer.testing import CliRunner
 
+from gateway.cli.nats import app
 from queueing.nats.setup.folder import GivenCertificate, Installation, make_installation
 from queueing.nats.setup.keys import RotatedKey, make_keys
 from queueing.nats.setup.plan import SetupPlan, SetupPlanError, plan_nodes
@@ -67,6 +69,16 @@ def test_a_rotation_that_was_cut_short_is_completed_by_the_next_write(tmp_path: 
     (made.servers[1] / "accounts.conf").unlink()
     made.write_keys(made.read_keys())
     assert contents(made.folder) == wanted
+
+
+def test_commands_that_change_a_folder_exclude_each_other(tmp_path: Path) -> None:
+    made = make(tmp_path / "nats")
+    with made.locked():
+        refused = CliRunner().invoke(app, ["rotate", str(made.folder), "operator"])
+    assert (refused.exit_code, "Another command" in refused.stderr) == (2, True)
+    assert made.read_keys().begun() is None
+    rotated = CliRunner().invoke(app, ["rotate", str(made.folder), "operator"])
+    assert rotated.exit_code == 0, rotated.output
 
 
 def test_renewed_certificates_are_for_the_same_hosts_and_of_the_same_authority(

@@ -1,5 +1,6 @@
 """What the keys of an installation sign, before, during and after a rotation."""
 
+import json
 import os
 from typing import Any
 
@@ -64,7 +65,8 @@ def test_a_login_and_the_next_one_are_let_in_until_the_rotation_is_finished(
     keys: InstallationKeys, key: RotatedKey
 ) -> None:
     during = keys.rotate(key, os.urandom, NOW)
-    assert account(during)["iat"] > account(keys)["iat"]
+    is_changed = key is RotatedKey.ACCOUNT_SIGNING
+    assert (account(during)["iat"] > account(keys)["iat"]) is is_changed
     assert is_let_in(during, keys.gateway_jwt)
     assert is_let_in(during, during.gateway_jwt)
     after = during.retire(key, NOW)
@@ -109,8 +111,35 @@ def test_one_rotation_at_a_time(keys: InstallationKeys) -> None:
     with pytest.raises(SetupKeysError, match="has not begun"):
         keys.retire(RotatedKey.OPERATOR, NOW)
     during = keys.rotate(RotatedKey.OPERATOR, os.urandom, NOW)
-    for key in (RotatedKey.OPERATOR, RotatedKey.GATEWAY_USER):
-        with pytest.raises(SetupKeysError, match="before the rotation of operator is finished"):
+    for key, reason in (
+        (RotatedKey.OPERATOR, "has begun already"),
+        (RotatedKey.GATEWAY_USER, "before the rotation of operator is finished"),
+    ):
+        with pytest.raises(SetupKeysError, match=reason):
             during.rotate(key, os.urandom, NOW)
     with pytest.raises(SetupKeysError, match="operator-signing has not begun"):
         during.retire(RotatedKey.OPERATOR_SIGNING, NOW)
+
+
+def test_a_rotation_changes_no_document_that_it_need_not(keys: InstallationKeys) -> None:
+    def changed(before: InstallationKeys, after: InstallationKeys) -> set[str]:
+        documents = after.account_documents()
+        ids = {name for name, text in before.account_documents().items() if documents[name] != text}
+        return {"account" if one == keys.account_id else "system" for one in ids}
+
+    for key, begun, ended in (
+        (RotatedKey.GATEWAY_USER, set(), {"account"}),
+        (RotatedKey.ACCOUNT_SIGNING, {"account"}, {"account"}),
+        (RotatedKey.SYSTEM_USER, set(), {"system"}),
+        (RotatedKey.OPERATOR_SIGNING, set(), {"account", "system"}),
+        (RotatedKey.OPERATOR, set(), {"account", "system"}),
+    ):
+        during = keys.rotate(key, os.urandom, NOW)
+        assert changed(keys, during) == begun, key
+        assert changed(during, during.retire(key, NOW)) == ended, key
+
+
+def test_keys_of_an_earlier_release_are_read(keys: InstallationKeys) -> None:
+    stored = json.loads(keys.text())
+    del stored["account_at"], stored["system_at"]
+    assert InstallationKeys.read(json.dumps(stored)) == keys
