@@ -35,6 +35,7 @@ from gateway.dispatch.endpoints import (
     PathEndpoints,
     StartingDispatcher,
 )
+from gateway.dispatch.heartbeats import Beat
 from gateway.dispatch.locator import RequestLocator
 from gateway.dispatch.polling import PollingPorts, PollingRoutes
 from gateway.dispatch.rate_limits import RateLimits
@@ -355,16 +356,17 @@ class GatewayProcess:
         self._requests.start()
         stack.callback(self._requests.close)
         connect: Connect | None = None
+        beat: Beat | None = None
         if self._control is not None:
             await self._control.begin(stack)
             if "api" in self._settings.roles:
-                connect = await self._control.open_api(stack)
+                connect, beat = await self._control.open_api(stack)
             await self._control.keep_instances(stack)
         elif self._settings.control.api_url:
             connect = connect_tcp(self._settings.control.api_url)
         if connect is None:
             return None
-        return ApiProxy(connect, self._refusals.responded)
+        return ApiProxy(connect, self._refusals.responded, beat)
 
     async def _open_store(self, stack: AsyncExitStack) -> None:
         self._watcher.start()

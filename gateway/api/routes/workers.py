@@ -6,7 +6,8 @@ an instance (`gateway.auth.registration`), and goes on as that. A response tells
 The reconciler writes one half of an instance's record (deployment, phase) and this module the other
 (connected, healthy, slots, busy, lease). A worker may connect, and gets new credentials, as long as
 the reconciler keeps the record, also while its version is drained. A worker without a record gets
-404 and repeats the call.
+404 and repeats the call. A heartbeat of an external worker that changes nothing is not written to
+its record: there may be thousands of them (`gateway.api.renewing`).
 
 Every response contains the number of requests at a time that the deployment asks of the instance,
 so that running workers follow a changed deployment.
@@ -17,7 +18,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from gateway.api.access import require_scope
+from gateway.api.parsing import parse_body
 from gateway.api.registering import stop_reason, vacancy
+from gateway.api.renewing import LeaseRenewals
 from gateway.api.route import AnyRoute, Api, Call, Route
 from gateway.api.schemas.workers import (
     ConnectBody,
@@ -39,17 +43,14 @@ from gateway.domain.model import (
     RecordKey,
     VersionDetails,
 )
-from gateway.errors import BadRequest, Conflict, Forbidden, Gone, NotFound
+from gateway.domain.renewals import Renewal
+from gateway.errors import BadRequest, Conflict, Forbidden, GatewayError, Gone, NotFound
 from queueing.interface import WorkerCredentials
 from wire.ids import parse_uuid
 from wire.worker_api import CONNECT_PATH, HEARTBEAT_PATH
 
 _EARLY = 5 / 6
 """The part of a lease above which a heartbeat without changes is not written."""
-_EXTERNAL_LEASE = 4 / 3
-"""An external worker's lease is stored that much longer, so that every second heartbeat need not be
-written: there may be thousands of them, and every process follows what is written."""
-_EXTERNAL_EARLY = 3 / 4
 READY_S = 1800.0
 """Seconds that a worker waits for the first healthy response of its inference server."""
 
@@ -85,7 +86,8 @@ class WorkerPorts:
 
     ``mint`` returns a token for an instance; its arguments are the present time in Unix seconds and
     the token's life in seconds. ``ensure_queue`` creates a version's queue unless it exists.
-    Without ``credentials`` workers log in to the broker as they are configured.
+    Without ``credentials`` workers log in to the broker as they are configured. Without
+    ``renewals`` the heartbeats of external workers are written as those of others.
     """
 
     records: InstanceRecords
@@ -93,6 +95,7 @@ class WorkerPorts:
     ensure_queue: Callable[[str], Awaitable[object]]
     clock: Callable[[], float]
     credentials: WorkerCredentials | None = None
+    renewals: LeaseRenewals | None = None
 
 
 class Workers:
@@ -205,7 +208,7 @@ class Workers:
         deployment, spec = await vacancy(api, records, token, instance_id, now)
         before = await records.get(InstanceKey(token.version_id, instance_id))
         if before is not None and isinstance(before[0], Instance):
-            if not before[0].is_external or now < before[0].lease_until:
+            if not before[0].is_external or now < self._current(before[0]).lease_until:
                 raise Conflict("Another worker is this instance")
         instance = Instance(
             instance_id,
@@ -254,15 +257,64 @@ class Workers:
         worker, body = worker_of(call.principal), call.body
         if body.instance_id != worker.instance_id:
             raise Forbidden("The token is another instance's")
+        renewed = self._renew(api, worker, body)
+        if renewed is not None:
+            return renewed
         now, lease_s = self._ports.clock(), self._options.lease_s
         instance = await self._change(
             worker, lambda record: apply_heartbeat(record, body, now, lease_s), now
         )
+        return self._renewed(api, instance)
+
+    def beat(self, api: Api, authorization: bytes | None, body: bytes) -> bytes | None:
+        """Take a heartbeat that only renews a lease; return the body of the response.
+
+        `None` for any other, also an invalid one: `heartbeat` is what responds to it.
+        """
+        try:
+            principal = api.authenticate(authorization, api.clock())
+            require_scope(principal, (WORKER,))
+            worker, heartbeat = worker_of(principal), parse_body(body, HeartbeatBody)
+        except GatewayError:
+            return None
+        if heartbeat.instance_id != worker.instance_id:
+            return None
+        renewed = self._renew(api, worker, heartbeat)
+        if renewed is None:
+            return None
+        return renewed.model_dump_json(by_alias=True, exclude_none=True).encode()
+
+    def _renew(
+        self, api: Api, worker: WorkerIdentity, heartbeat: HeartbeatBody
+    ) -> HeartbeatResponse | None:
+        """Note a heartbeat that only renews a lease; `None` for one that has to be written.
+
+        What the record says is taken from this process's catalog. If that is not up to date, the
+        next heartbeat corrects it.
+        """
+        renewals = self._ports.renewals
+        instance = api.catalog.instance(worker.version_id, worker.instance_id)
+        if renewals is None or not renewals.is_storing or instance is None:
+            return None
+        if not _is_of(instance, worker) or not instance.is_external:
+            return None
+        if not is_renewal(instance, heartbeat):
+            return None
+        lease_until = math.ceil(self._ports.clock() + self._options.lease_s)
+        renewals.renew(instance.instance_id, Renewal(lease_until, heartbeat.busy))
+        return self._renewed(api, instance)
+
+    def _renewed(self, api: Api, instance: Instance) -> HeartbeatResponse:
         return HeartbeatResponse(
-            lease_seconds=lease_s,
+            lease_seconds=self._options.lease_s,
             max_request_concurrency=concurrency_of(api, instance),
             stop=stop_reason(api, instance),
         )
+
+    def _current(self, stored: Instance) -> Instance:
+        """Return an instance with the lease that its worker has now."""
+        renewals = self._ports.renewals
+        return stored if renewals is None else renewals.current(stored)
 
     async def _change(
         self, worker: WorkerIdentity, change: Callable[[Instance], Instance], now: float
@@ -273,13 +325,9 @@ class Workers:
         async def read() -> tuple[Instance, int]:
             found = await self._ports.records.get(key)
             instance, revision = found if found is not None else (None, 0)
-            if (
-                not isinstance(instance, Instance)
-                or instance.account != worker.account
-                or instance.function_id != worker.function_id
-            ):
+            if not isinstance(instance, Instance) or not _is_of(instance, worker):
                 raise NotFound("The instance is not known")
-            return instance, revision
+            return self._current(instance), revision
 
         def update(instance: Instance) -> Instance:
             changed = change(instance)
@@ -291,6 +339,10 @@ class Workers:
 
     def _token(self, worker: WorkerIdentity, now: float) -> str:
         return self._ports.mint(worker, now, self._options.token_s)
+
+
+def _is_of(instance: Instance, worker: WorkerIdentity) -> bool:
+    return (instance.account, instance.function_id) == (worker.account, worker.function_id)
 
 
 def concurrency_of(api: Api, instance: Instance) -> int | None:
@@ -344,6 +396,16 @@ def apply_connect(
     )
 
 
+def is_renewal(instance: Instance, heartbeat: HeartbeatBody) -> bool:
+    """Whether a heartbeat says of the instance what its record says, but for ``busy``."""
+    return (
+        instance.is_connected
+        and not heartbeat.stopping
+        and not heartbeat.gone
+        and (instance.is_healthy, instance.slots) == (heartbeat.healthy, heartbeat.slots)
+    )
+
+
 def apply_heartbeat(
     instance: Instance, heartbeat: HeartbeatBody, now: float, lease_s: float
 ) -> Instance:
@@ -368,13 +430,12 @@ def apply_heartbeat(
         slots=0 if heartbeat.stopping else heartbeat.slots,
         busy=heartbeat.busy,
     )
-    early, stored = (_EXTERNAL_EARLY, _EXTERNAL_LEASE) if instance.is_external else (_EARLY, 1.0)
-    is_early = instance.lease_until - now > lease_s * early
+    is_early = instance.lease_until - now > lease_s * _EARLY
     if is_early and replace(changed, busy=instance.busy) == instance:
         # Only whether any request is in progress matters: idle instances are stopped.
         if (heartbeat.busy > 0) == (instance.busy > 0):
             return instance
-    return replace(changed, lease_until=math.ceil(now + lease_s * stored))
+    return replace(changed, lease_until=math.ceil(now + lease_s))
 
 
 _TAG = "workers"

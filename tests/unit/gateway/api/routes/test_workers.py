@@ -10,6 +10,7 @@ from gateway.api.routes.workers import (
     Workers,
     apply_connect,
     apply_heartbeat,
+    is_renewal,
 )
 from gateway.api.schemas.workers import HeartbeatBody
 from gateway.domain.model import Phase
@@ -49,12 +50,11 @@ def test_what_is_the_same_is_not_written_until_the_lease_needs_it() -> None:
     assert apply_heartbeat(FRESH, beat(), 1005.5, LEASE_S).lease_until == 1021
 
 
-def test_every_second_heartbeat_of_an_external_worker_is_written() -> None:
-    record = instance(phase=Phase.RUNNING, registered_with="t1")
-    first = apply_heartbeat(record, beat(), 1000.0, LEASE_S)
-    assert first.lease_until == 1020
-    assert apply_heartbeat(first, beat(), 1005.0, LEASE_S) is first
-    assert apply_heartbeat(first, beat(), 1010.0, LEASE_S).lease_until == 1030
+def test_a_heartbeat_that_says_what_is_stored_only_renews_the_lease() -> None:
+    assert is_renewal(FRESH, beat(busy=3))
+    for changes in ({"healthy": False}, {"slots": 3}, {"stopping": True}, {"gone": True}):
+        assert not is_renewal(FRESH, beat(**changes)), changes
+    assert not is_renewal(replace(FRESH, is_connected=False), beat())
 
 
 def test_what_matters_is_written_at_once() -> None:
