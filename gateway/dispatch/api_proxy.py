@@ -18,7 +18,7 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from gateway.api.limits import check_body_bytes
-from gateway.dispatch.heartbeats import Beat, HeartbeatCall, is_heartbeat
+from gateway.dispatch.heartbeats import TakeHeartbeat, HeartbeatCall, is_heartbeat
 from gateway.dispatch.responses import send_problem
 from gateway.errors import BodyTooLarge, ForwardedError, GatewayError, StoreUnavailable
 from gateway.routing.cross_origin import PageAccess
@@ -106,28 +106,30 @@ def connect_tcp(url: str) -> Connect:
 class ApiProxy:
     """Serves requests with the REST API."""
 
-    __slots__ = ("_beat", "_connect", "_on_response")
+    __slots__ = ("_take", "_connect", "_on_response")
 
-    def __init__(self, connect: Connect, on_response: OnResponse, beat: Beat | None = None) -> None:
+    def __init__(
+        self, connect: Connect, on_response: OnResponse, take: TakeHeartbeat | None = None
+    ) -> None:
         """``connect`` as from `gateway.dispatch.api_server.ApiServer.start` or `connect_tcp`.
 
-        Without ``beat`` heartbeats are calls as all others.
+        Without ``take`` heartbeats are calls as all others.
         """
         self._connect = connect
         self._on_response = on_response
-        self._beat = beat
+        self._take = take
 
     def serve(self, request: Request, client: ResponseWriter, access: PageAccess) -> RequestStream:
         """Serve one request; ``access`` is what its response gets for web pages.
 
         Raises `BodyTooLarge`.
         """
-        if self._beat is not None and is_heartbeat(request):
+        if self._take is not None and is_heartbeat(request):
             return HeartbeatCall(
                 request,
                 client,
                 access,
-                self._beat,
+                self._take,
                 lambda: self._serve(request, client, access),
                 self._on_response,
             )

@@ -19,7 +19,7 @@ _PATH = HEARTBEAT_PATH.encode()
 _MAX_BYTES = 1024
 _JSON = b"application/json"
 
-Beat = Callable[[bytes | None, bytes], bytes | None]
+TakeHeartbeat = Callable[[bytes | None, bytes], bytes | None]
 """Takes a heartbeat, its ``Authorization`` and its body; returns the body of the response, `None`
 for one that the application must serve."""
 
@@ -39,14 +39,14 @@ def is_heartbeat(request: Request) -> bool:
 class HeartbeatCall(HeldRequest):
     """One heartbeat: its body is held, then responded to or passed on."""
 
-    __slots__ = ("_access", "_beat", "_body", "_client", "_otherwise", "_request", "_responded")
+    __slots__ = ("_access", "_take", "_body", "_client", "_otherwise", "_request", "_responded")
 
     def __init__(
         self,
         request: Request,
         client: ResponseWriter,
         access: PageAccess,
-        beat: Beat,
+        take: TakeHeartbeat,
         otherwise: Callable[[], RequestStream],
         responded: Callable[[Request, int, str], None],
     ) -> None:
@@ -55,7 +55,7 @@ class HeartbeatCall(HeldRequest):
         self._request = request
         self._client = client
         self._access = access
-        self._beat = beat
+        self._take = take
         self._otherwise = otherwise
         self._responded = responded
         self._body = b""
@@ -65,7 +65,7 @@ class HeartbeatCall(HeldRequest):
 
     def _completed(self) -> None:
         request = self._request
-        response = self._beat(request.values.get(b"authorization"), self._body)
+        response = self._take(request.values.get(b"authorization"), self._body)
         if response is None:
             self._pass_on(self._otherwise(), (self._body,))
             return

@@ -1,8 +1,11 @@
 """NVIDIA's worker as an external worker, without anything in between."""
 
 import asyncio
+import io
 import json
+import os
 import signal
+import zipfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -156,3 +159,39 @@ async def test_nvidias_workers_make_a_version_active_and_answer_its_calls(
         if kind == "callout":
             await until(lambda: one.client.is_closed, timeout_s=2 * PATIENCE_S)
             await world.until_status("DEGRADED")
+
+
+@pytest.mark.timeout(180)
+async def test_nvidias_worker_gets_assets_and_stores_a_large_response(tmp_path: Path) -> None:
+    async with running_nvidia_world("open", tmp_path) as world, AsyncExitStack() as stack:
+        for name in ("pod-1", "pod-2"):
+            await world.worker(stack, name)
+        await world.until_status("ACTIVE")
+        body = os.urandom(6_000_000)
+        made = await world.call(
+            "POST", "assets", {"contentType": "image/png", "description": "a picture"}
+        )
+        upload = await world.api.put(
+            made["uploadUrl"],
+            content=body,
+            headers={
+                "content-type": "image/png",
+                "x-amz-meta-nvcf-asset-description": "a picture",
+                "authorization": "",
+            },
+        )
+        assert upload.status_code == 200, upload.text
+        redirected = await world.api.post(
+            f"{V2}/pexec/functions/{world.function_id}",
+            content=b"{}",
+            headers={"nvcf-input-asset-references": made["assetId"]},
+        )
+        assert redirected.status_code == 302, redirected.text
+        location = redirected.headers["location"]
+        assert location.startswith(str(world.api.base_url))
+        async with httpx.AsyncClient() as client:
+            packed = await client.get(location)
+        with zipfile.ZipFile(io.BytesIO(packed.content)) as archive:
+            (name,) = archive.namelist()
+            assert name == f"{redirected.headers['nvcf-reqid']}.response"
+            assert archive.read(name) == body

@@ -266,7 +266,7 @@ class Workers:
         )
         return self._renewed(api, instance)
 
-    def beat(self, api: Api, authorization: bytes | None, body: bytes) -> bytes | None:
+    def take_heartbeat(self, api: Api, authorization: bytes | None, body: bytes) -> bytes | None:
         """Take a heartbeat that only renews a lease; return the body of the response.
 
         `None` for any other, also an invalid one: `heartbeat` is what responds to it.

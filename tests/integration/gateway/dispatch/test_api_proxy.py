@@ -18,7 +18,7 @@ from gateway.api.limits import MAX_BODY_BYTES
 from gateway.api.problems import response_to
 from gateway.dispatch.api_proxy import ApiProxy, connect_tcp
 from gateway.dispatch.api_server import UNBOUNDED, ApiServer
-from gateway.dispatch.heartbeats import Beat
+from gateway.dispatch.heartbeats import TakeHeartbeat
 from gateway.dispatch.responses import send_problem
 from gateway.domain.cors import OPEN
 from gateway.errors import GatewayError
@@ -122,7 +122,7 @@ class Served:
 
 @asynccontextmanager
 async def proxied(
-    max_line_bytes: int = UNBOUNDED, beat: Beat | None = None
+    max_line_bytes: int = UNBOUNDED, beat: TakeHeartbeat | None = None
 ) -> AsyncIterator[Served]:
     application = Application()
     server = ApiServer(application.app, max_line_bytes)
@@ -136,7 +136,7 @@ async def proxied(
 
 @asynccontextmanager
 async def listening(
-    connect: Connect, beat: Beat | None = None
+    connect: Connect, beat: TakeHeartbeat | None = None
 ) -> AsyncIterator[tuple[str, list[tuple[bytes, int]]]]:
     """Serve a proxy on a port; yield its URL and the record of its responses."""
     responses: list[tuple[bytes, int]] = []
