@@ -18,7 +18,7 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from gateway.api.limits import check_body_bytes
-from gateway.dispatch.heartbeats import TakeHeartbeat, HeartbeatCall, is_heartbeat
+from gateway.dispatch.heartbeats import HeartbeatCall, TakeHeartbeat, is_heartbeat
 from gateway.dispatch.responses import send_problem
 from gateway.errors import BodyTooLarge, ForwardedError, GatewayError, StoreUnavailable
 from gateway.routing.cross_origin import PageAccess
@@ -106,7 +106,7 @@ def connect_tcp(url: str) -> Connect:
 class ApiProxy:
     """Serves requests with the REST API."""
 
-    __slots__ = ("_take", "_connect", "_on_response")
+    __slots__ = ("_connect", "_on_response", "_take")
 
     def __init__(
         self, connect: Connect, on_response: OnResponse, take: TakeHeartbeat | None = None

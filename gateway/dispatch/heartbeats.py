@@ -39,7 +39,7 @@ def is_heartbeat(request: Request) -> bool:
 class HeartbeatCall(HeldRequest):
     """One heartbeat: its body is held, then responded to or passed on."""
 
-    __slots__ = ("_access", "_take", "_body", "_client", "_otherwise", "_request", "_responded")
+    __slots__ = ("_access", "_body", "_client", "_otherwise", "_request", "_responded", "_take")
 
     def __init__(
         self,
