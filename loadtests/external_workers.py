@@ -20,9 +20,11 @@ from pathlib import Path
 
 import httpx
 
-from loadtests.proc import on_cpu_s
+from loadtests.proc import all_on_cpu_s
 from tests.support.nats_server import NatsServer
 from tests.support.programs import Program, gateway, resident_bytes
+from wire.worker_api import CONNECT_PATH, HEARTBEAT_PATH
+from worker_agent.registration import ConnectError, HttpApi
 
 MAX_CPU = 0.03
 MAX_GROWTH_BYTES = 100_000_000
@@ -38,18 +40,18 @@ _GPU = {"name": "NVIDIA L40S", "memoryMiB": 46068, "uuid": f"GPU-{'0' * 36}"}
 
 
 class Fleet:
-    """Workers of one version, as far as the API sees them, over some connections."""
+    """Workers of one version, as far as the API sees them."""
 
     def __init__(self, url: str, admin_token: str) -> None:
         self.url = url
         self._admin = {"authorization": f"Bearer {admin_token}"}
-        self._clients = [httpx.AsyncClient(base_url=url, timeout=60) for _ in range(8)]
-        self._workers: list[tuple[str, str]] = []
+        self._admin_client = httpx.AsyncClient(base_url=url, timeout=60)
+        self._workers: list[tuple[HttpApi, str, str]] = []
         self.beats = self.failed = 0
 
     async def deploy(self, workers: int) -> str:
         """Register and deploy a function; return the path of its version."""
-        api = self._clients[0]
+        api = self._admin_client
         image = {"name": "busy", "inferenceUrl": "/", "containerImage": "any"}
         made = await api.post("/v2/nvcf/functions", json=image, headers=self._admin)
         function = made.json()["function"]
@@ -64,7 +66,7 @@ class Fleet:
         return path
 
     async def register(self, path: str, workers: int) -> None:
-        made = await self._clients[0].post(
+        made = await self._admin_client.post(
             f"/v2/nvcf/registrationTokens/{path}", json={}, headers=self._admin
         )
         token = made.json()["token"]
@@ -72,40 +74,37 @@ class Fleet:
 
         async def one(number: int) -> None:
             facts = {"node": f"gpu-{number}", "pid": number, "gpus": [_GPU] * 8}
+            api = HttpApi(self.url, 60.0)
             async with limit:
-                told = await self._clients[number % 8].post(
-                    "/v2/nvcf/worker/connect",
-                    json={"worker": {**facts, "agentVersion": "0.1.0"}},
-                    headers={"authorization": f"Bearer {token}"},
+                response = await api.post(
+                    CONNECT_PATH, token, {"worker": {**facts, "agentVersion": "0.1.0"}}
                 )
-            told.raise_for_status()
-            self._workers.append((told.json()["instanceId"], told.json()["token"]))
+            self._workers.append((api, str(response["instanceId"]), str(response["token"])))
 
         await asyncio.gather(*(one(number) for number in range(workers)))
 
     async def beat(self, seconds: float) -> None:
-        """Send heartbeats of every worker, three per lease."""
+        """Send heartbeats of every worker, three per lease, each over its own connection."""
         until = time.monotonic() + seconds
 
-        async def one(number: int, instance_id: str, token: str) -> None:
+        async def one(api: HttpApi, instance_id: str, token: str) -> None:
             await asyncio.sleep(random.random() * _LEASE_S / 3)
             while time.monotonic() < until:
                 begun = time.monotonic()
                 body = {"instanceId": instance_id, "healthy": True, "slots": 8, "busy": 1}
-                told = await self._clients[number % 8].post(
-                    "/v2/nvcf/worker/heartbeat",
-                    json=body,
-                    headers={"authorization": f"Bearer {token}"},
-                )
+                try:
+                    await api.post(HEARTBEAT_PATH, token, body)
+                except ConnectError:
+                    self.failed += 1
                 self.beats += 1
-                self.failed += told.status_code != 200
                 await asyncio.sleep(max(_LEASE_S / 3 - (time.monotonic() - begun), 0))
 
-        await asyncio.gather(*(one(i, *worker) for i, worker in enumerate(self._workers)))
+        await asyncio.gather(*(one(*worker) for worker in self._workers))
 
     async def close(self) -> None:
-        for client in self._clients:
-            await client.aclose()
+        await self._admin_client.aclose()
+        for api, _, _ in self._workers:
+            api.close()
 
 
 class Gateways:
@@ -184,7 +183,8 @@ async def measure(workers: int, seconds: float, folder: Path, *, is_together: bo
         idle_is = f"(idle: {100 * idle[name]:.1f} %)"
         print(f"{name:8} {100 * busy[name]:5.1f} % of a core {idle_is}{more}")
     extra = sum(busy[name] - idle[name] for name in pids)
-    print(f"gateway  {100 * extra:5.1f} % of a core more than idle")
+    each_us = 1e6 * extra * lasted_s / max(fleet.beats, 1)
+    print(f"gateway  {100 * extra:5.1f} % of a core more than idle, {each_us:.0f} µs a heartbeat")
     is_big = any(more > MAX_GROWTH_BYTES for more in grown.values())
     return int(extra > MAX_CPU or is_big or fleet.failed > 0)
 
@@ -193,11 +193,11 @@ async def _cpu(
     pids: dict[str, int], seconds: float, work: "asyncio.Future[None] | None"
 ) -> dict[str, float]:
     """Return the parts of a core that the processes take meanwhile."""
-    before = {name: on_cpu_s(pid) for name, pid in pids.items()}
+    before = {name: all_on_cpu_s(pid) for name, pid in pids.items()}
     begun = time.monotonic()
     await (asyncio.sleep(seconds) if work is None else work)
     lasted_s = time.monotonic() - begun
-    return {name: (on_cpu_s(pid) - before[name]) / lasted_s for name, pid in pids.items()}
+    return {name: (all_on_cpu_s(pid) - before[name]) / lasted_s for name, pid in pids.items()}
 
 
 async def _shown(url: str, token: str, path: str) -> str:
