@@ -5,14 +5,15 @@ token is valid and the record is as the worker says; everything else goes to the
 came.
 """
 
+import os
 from collections.abc import Callable
 
 from gateway.dispatch.responses import with_ids
 from gateway.routing.cross_origin import PageAccess
 from http1.held_request import HeldRequest
 from http1.stream import Headers, Request, RequestStream, ResponseWriter, respond
-from runtime.ids import new_uuid
 from wire.headers import CONTENT_TYPE
+from wire.ids import uuid4_text
 from wire.worker_api import HEARTBEAT_PATH
 
 _PATH = HEARTBEAT_PATH.encode()
@@ -69,7 +70,7 @@ class HeartbeatCall(HeldRequest):
         if response is None:
             self._pass_on(self._otherwise(), (self._body,))
             return
-        request_id = new_uuid()
+        request_id = uuid4_text(os.urandom(16))
         headers: Headers = with_ids([(CONTENT_TYPE, _JSON)], request_id)
         self._give_up()
         respond(request, self._client, 200, self._access.of_forwarded(200, headers), response)
