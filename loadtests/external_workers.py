@@ -16,7 +16,9 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 
@@ -145,6 +147,16 @@ class Gateways:
             program.stop(signal.SIGKILL)
 
 
+class Reading(NamedTuple):
+    """What heartbeats cost: parts of a core by process, idle and busy, and bytes of growth."""
+
+    idle: dict[str, float]
+    busy: dict[str, float]
+    grown: dict[str, int]
+    beats: int
+    seconds: float
+
+
 async def measure(workers: int, seconds: float, folder: Path, *, is_together: bool) -> int:
     nats = NatsServer(folder)
     await nats.start()
@@ -160,42 +172,58 @@ async def measure(workers: int, seconds: float, folder: Path, *, is_together: bo
         path = await fleet.deploy(workers)
         await asyncio.sleep(5.0)
         pids = {name: program.pid for name, program in gateways.programs.items()}
-        memory = {name: resident_bytes(pid) for name, pid in pids.items()}
-        watched = {**pids, "nats": nats.pid}
-        idle = await _cpu(watched, 10.0, None)
-        await fleet.register(path, workers)
-        await fleet.beat(_LEASE_S)
-        fleet.beats = 0
-        begun = time.monotonic()
-        beating = asyncio.ensure_future(fleet.beat(seconds))  # noqa: TID251  a script
-        busy = await _cpu(watched, seconds, beating)
-        lasted_s = time.monotonic() - begun
-        grown = {name: resident_bytes(pid) - memory[name] for name, pid in pids.items()}
+        reading = await read(fleet, pids, nats.pid, lambda: fleet.register(path, workers), seconds)
         shown = await _shown(url, token, path)
         await fleet.close()
     finally:
         gateways.stop()
         await nats.kill()
-    print(f"{workers} workers, {fleet.beats / lasted_s:.0f} heartbeats/s, {fleet.failed} failed")
+    rate = reading.beats / reading.seconds
+    print(f"{workers} workers, {rate:.0f} heartbeats/s, {fleet.failed} failed")
     print(f"version {shown}")
-    for name in watched:
-        more = f", {grown[name] / 1e6:+.0f} MB" if name in grown else ""
-        idle_is = f"(idle: {100 * idle[name]:.1f} %)"
-        print(f"{name:8} {100 * busy[name]:5.1f} % of a core {idle_is}{more}")
-    extra = sum(busy[name] - idle[name] for name in pids)
-    each_us = 1e6 * extra * lasted_s / max(fleet.beats, 1)
-    print(f"gateway  {100 * extra:5.1f} % of a core more than idle, {each_us:.0f} µs a heartbeat")
-    is_big = any(more > MAX_GROWTH_BYTES for more in grown.values())
+    for name, part in reading.busy.items():
+        more = f", {reading.grown[name] / 1e6:+.0f} MB" if name in pids else ""
+        print(
+            f"{name:8} {100 * part:5.1f} % of a core (idle: {100 * reading.idle[name]:.1f} %){more}"
+        )
+    extra = sum(reading.busy[name] - reading.idle[name] for name in pids)
+    print(
+        f"gateway  {100 * extra:5.1f} % of a core more than idle, {1e6 * extra / rate:.0f} µs each"
+    )
+    is_big = any(more > MAX_GROWTH_BYTES for more in reading.grown.values())
     return int(extra > MAX_CPU or is_big or fleet.failed > 0)
 
 
-async def _cpu(
-    pids: dict[str, int], seconds: float, work: "asyncio.Future[None] | None"
-) -> dict[str, float]:
-    """Return the parts of a core that the processes take meanwhile."""
+async def read(
+    fleet: Fleet,
+    pids: dict[str, int],
+    broker: int,
+    register: Callable[[], Awaitable[None]],
+    seconds: float,
+) -> Reading:
+    """Measure the processes idle, then with the heartbeats of those that ``register`` adds."""
+    memory = {name: resident_bytes(pid) for name, pid in pids.items()}
+    watched = {**pids, "nats": broker}
+    idle = await _cpu(watched, 10.0)
+    await register()
+    warm_s = 2 * _LEASE_S
+    beating = asyncio.ensure_future(  # noqa: TID251  a script
+        fleet.beat(warm_s + seconds + _LEASE_S)
+    )
+    await asyncio.sleep(warm_s)
+    begun, fleet.beats = time.monotonic(), 0
+    busy = await _cpu(watched, seconds)
+    beats, lasted_s = fleet.beats, time.monotonic() - begun
+    grown = {name: resident_bytes(pid) - memory[name] for name, pid in pids.items()}
+    await beating
+    return Reading(idle, busy, grown, beats, lasted_s)
+
+
+async def _cpu(pids: dict[str, int], seconds: float) -> dict[str, float]:
+    """Return the parts of a core that the processes take for ``seconds``."""
     before = {name: all_on_cpu_s(pid) for name, pid in pids.items()}
     begun = time.monotonic()
-    await (asyncio.sleep(seconds) if work is None else work)
+    await asyncio.sleep(seconds)
     lasted_s = time.monotonic() - begun
     return {name: (all_on_cpu_s(pid) - before[name]) / lasted_s for name, pid in pids.items()}
 

@@ -38,7 +38,7 @@ _RETRY_MAX_S = 30.0
 _AGAIN_S = (1200.0, 1800.0)
 _OF_LIFE = 0.9
 _LEAST_S = 1.0
-_SKEW_S = 10.0
+_SKEW_S = 2.0
 """The least that is left of a token, so that clocks may differ."""
 
 _log = logging.getLogger("worker.nvcf")

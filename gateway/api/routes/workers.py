@@ -53,6 +53,8 @@ from wire.worker_api import CONNECT_PATH, HEARTBEAT_PATH
 
 _EARLY = 5 / 6
 """The part of a lease above which a heartbeat without changes is not written."""
+_EXTERNAL_LEASE = 4 / 3
+"""An external worker's lease is that much longer, for the time until a renewal is in the store."""
 READY_S = 1800.0
 """Seconds that a worker waits for the first healthy response of its inference server."""
 
@@ -315,7 +317,7 @@ class Workers:
             return None
         if not is_renewal(instance, heartbeat):
             return None
-        lease_until = math.ceil(self._ports.clock() + self._options.lease_s)
+        lease_until = math.ceil(self._ports.clock() + self._options.lease_s * _EXTERNAL_LEASE)
         renewals.renew(instance.instance_id, Renewal(lease_until, heartbeat.busy))
         return instance
 
@@ -477,6 +479,8 @@ def apply_heartbeat(
         slots=0 if heartbeat.stopping else heartbeat.slots,
         busy=heartbeat.busy,
     )
+    if instance.is_external:
+        lease_s *= _EXTERNAL_LEASE
     is_early = instance.lease_until - now > lease_s * _EARLY
     if is_early and replace(changed, busy=instance.busy) == instance:
         # Only whether any request is in progress matters: idle instances are stopped.

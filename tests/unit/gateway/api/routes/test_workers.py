@@ -84,6 +84,11 @@ def test_only_a_heartbeat_in_the_plain_form_is_read_the_short_way() -> None:
         assert read_plain(other) is None, other
 
 
+def test_the_lease_of_an_external_worker_is_a_third_longer() -> None:
+    record = instance(phase=Phase.RUNNING, registered_with="t1")
+    assert apply_heartbeat(record, beat(), 1000.0, LEASE_S).lease_until == 1020
+
+
 def test_what_matters_is_written_at_once() -> None:
     for changes in ({"healthy": False}, {"slots": 3}, {"busy": 1}, {"stopping": True}):
         assert apply_heartbeat(FRESH, beat(**changes), 1001.0, LEASE_S) is not FRESH, changes
