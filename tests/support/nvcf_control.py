@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from wire import nvcf_worker_pb2 as pb2
 
 
-class ControlPlane:
+class StandInControl:
     """What it says, and which calls came: their names, messages and tokens."""
 
     def __init__(self, name: str = "main") -> None:
@@ -132,9 +132,9 @@ def token_of(context: Any) -> str:
 
 
 @asynccontextmanager
-async def control_plane(name: str = "main") -> AsyncIterator[ControlPlane]:
+async def control_plane(name: str = "main") -> AsyncIterator[StandInControl]:
     """Serve while the block runs."""
-    plane = ControlPlane(name)
+    plane = StandInControl(name)
     await plane.start()
     try:
         yield plane

@@ -41,7 +41,7 @@ from worker_agent.compat.rewriting import (
     error_response,
     progress_response,
 )
-from worker_agent.compat.transfers import ControlPlane, TokenUsed, TransferError, Transfers
+from worker_agent.compat.transfers import ObjectUrls, TokenUsed, TransferError, Transfers
 from worker_agent.job.context import (
     Attach,
     Context,
@@ -117,7 +117,7 @@ class Compat:
         *,
         is_attachable: Callable[[bytes], bool],
         max_asset_bytes: int,
-        control_plane: ControlPlane | None = None,
+        control_plane: ObjectUrls | None = None,
     ) -> None:
         self.control_plane = control_plane
         self.platform_headers = platform_headers

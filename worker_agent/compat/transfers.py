@@ -57,7 +57,7 @@ class ResponseUrls(NamedTuple):
     download: str
 
 
-class ControlPlane(Protocol):
+class ObjectUrls(Protocol):
     """NVIDIA's control plane, which answers in place of gateway processes.
 
     Both methods raise `TransferError`. ``data`` is the encoded envelope, empty for a call of a

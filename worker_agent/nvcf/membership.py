@@ -5,7 +5,7 @@
                                         └────┘ every 20 to 30 minutes, or before the token ends
 
 The control plane does not ask how the worker is, and cannot tell it to stop but by refusing it. A
-worker that is refused for `_REFUSED_S` drains and exits; one whose control plane cannot be reached
+worker that is refused for `REFUSED_S` drains and exits; one whose control plane cannot be reached
 goes on with what it has, and tries again. The token is the login for NATS as well, and is kept in a
 file for the next start (`worker_agent.nvcf.token_file`).
 """
@@ -24,14 +24,14 @@ from runtime.events import emit
 from runtime.lifecycle import Lifecycle
 from runtime.tasks import spawn
 from worker_agent.nvcf.calls import NvcfCallError, NvcfCalls, NvcfSession, WorkerIds
-from worker_agent.nvcf.objects import NvcfObjects
+from worker_agent.nvcf.objects import NvcfObjectUrls
 from worker_agent.nvcf.statements import keep_statement
 from worker_agent.nvcf.token_file import read_token, write_token
 from worker_agent.registration import ConnectError, ConnectResult
 from worker_agent.settings import WorkerSettings
 
 SECRETS_FILE = "jwt.token"
-_REFUSED_S = 300.0
+REFUSED_S = 300.0
 """For so long a refused worker tries again: its version may be about to become active."""
 _RETRY_MIN_S = 0.5
 _RETRY_MAX_S = 30.0
@@ -53,8 +53,17 @@ class NvcfMembership:
 
     needs_health = True
 
-    def __init__(self, settings: WorkerSettings, stop_requested: Callable[[str], None]) -> None:
-        """``stop_requested`` is called with the reason why the worker is to drain and exit."""
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        stop_requested: Callable[[str], None],
+        refused_s: float = REFUSED_S,
+    ) -> None:
+        """``stop_requested`` is called with the reason why the worker is to drain and exit.
+
+        That is so when it was refused for ``refused_s``.
+        """
+        self._refused_s = refused_s
         nvcf, token = settings.nvcf, settings.nats.worker_token
         self._settings = settings
         self._stop_requested = stop_requested
@@ -66,7 +75,7 @@ class NvcfMembership:
         self._loop = asyncio.get_running_loop()
         ids = WorkerIds(settings.instance.id, settings.function.id, settings.function.version_id)
         self._calls = NvcfCalls(nvcf.control_url, ids, lambda: self._token, nvcf.ca_file)
-        self.objects = NvcfObjects(self._calls)
+        self.objects = NvcfObjectUrls(self._calls)
         """What requests ask of the control plane."""
         self.is_renewal_failing = False
         """Whether the latest ConnectOnce failed."""
@@ -77,7 +86,7 @@ class NvcfMembership:
     async def begin(self, stack: AsyncExitStack, lifecycle: Lifecycle) -> ConnectResult | None:
         """Connect; without a limit of time if nobody refuses it. `None` after the stop signal.
 
-        Raises `ConnectError` when the worker was refused for `_REFUSED_S`.
+        Raises `ConnectError` when the worker was refused for `REFUSED_S`.
         """
         stack.push_async_callback(self._calls.close)
         connecting = spawn(self._connect_first(), "nvcf.connect")
@@ -127,7 +136,7 @@ class NvcfMembership:
 
     async def _connect_first(self) -> NvcfSession | NvcfCallError:
         """Connect, with the token of the file or, if that is refused, of the environment."""
-        attempts = _Attempts(self._loop.time)
+        attempts = _Attempts(self._loop.time, self._refused_s)
         while True:
             try:
                 session = await self._connect()
@@ -149,7 +158,7 @@ class NvcfMembership:
         region = session.region
         while True:
             await asyncio.sleep(next_connect_s(session.expires_at - time.time(), _chance()))
-            attempts = _Attempts(self._loop.time)
+            attempts = _Attempts(self._loop.time, self._refused_s)
             while (found := await self._connect_again(attempts)) is None:
                 await attempts.pause()
             if isinstance(found, NvcfCallError):
@@ -211,8 +220,9 @@ class NvcfMembership:
 class _Attempts:
     """Attempts to connect in a row, later and later."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], refused_s: float) -> None:
         self._clock = clock
+        self._refused_s = refused_s
         self._delay_s = _RETRY_MIN_S
         self._refused_at: float | None = None
 
@@ -224,7 +234,7 @@ class _Attempts:
         now = self._clock()
         if self._refused_at is None:
             self._refused_at = now
-        return now - self._refused_at > _REFUSED_S
+        return now - self._refused_at > self._refused_s
 
     async def pause(self) -> None:
         """Wait for the next attempt."""

@@ -13,8 +13,8 @@ _FRESH_S = 1800.0
 """Age of a request up to which the URLs in its envelope are used."""
 
 
-class NvcfObjects:
-    """A `worker_agent.compat.transfers.ControlPlane`."""
+class NvcfObjectUrls:
+    """A `worker_agent.compat.transfers.ObjectUrls`."""
 
     def __init__(self, calls: NvcfCalls) -> None:
         self._calls = calls

@@ -11,12 +11,11 @@ import pytest
 
 from runtime.lifecycle import Lifecycle
 from runtime.settings import load
-from tests.support.nvcf_control import ControlPlane, control_plane
+from tests.support.nvcf_control import StandInControl, control_plane
 from tests.support.waiting import until
 from wire.decoded_envelope import InputAssetReference, decode_envelope
 from wire.nvcf_pb2 import WorkerInvokeFunctionRequest
 from worker_agent.compat.transfers import ResponseUrls, TransferError
-from worker_agent.nvcf import membership
 from worker_agent.nvcf.membership import NvcfMembership
 from worker_agent.registration import ConnectError
 from worker_agent.settings import ENV_PREFIX, NVCF_ALIASES, WorkerSettings
@@ -29,7 +28,7 @@ ASSETS = ["21234567-89ab-4def-8123-456789abcdef", "31234567-89ab-4def-8123-45678
 class Member:
     """An agent's membership, with what it is told."""
 
-    def __init__(self, plane: ControlPlane, folder: Path) -> None:
+    def __init__(self, plane: StandInControl, folder: Path, refused_s: float = 300.0) -> None:
         self.folder = folder
         environ = {
             "NVCF_FQDN_GRPC": plane.url,
@@ -44,24 +43,24 @@ class Member:
         settings = load(WorkerSettings, None, ENV_PREFIX, environ=environ, aliases=NVCF_ALIASES)
         self.stopped: list[str] = []
         self.stack = AsyncExitStack()
-        self.membership = NvcfMembership(settings, self.stopped.append)
+        self.membership = NvcfMembership(settings, self.stopped.append, refused_s)
 
 
 @pytest.fixture
-async def plane() -> AsyncIterator[ControlPlane]:
+async def plane() -> AsyncIterator[StandInControl]:
     async with control_plane() as plane:
         yield plane
 
 
 @pytest.fixture
-async def member(plane: ControlPlane, tmp_path: Path) -> AsyncIterator[Member]:
+async def member(plane: StandInControl, tmp_path: Path) -> AsyncIterator[Member]:
     member = Member(plane, tmp_path)
     async with member.stack:
         yield member
 
 
 async def test_it_gets_region_and_token_and_keeps_both_fresh(
-    plane: ControlPlane, member: Member
+    plane: StandInControl, member: Member
 ) -> None:
     plane.life_s = 2.5
     found = await member.membership.begin(member.stack, Lifecycle())
@@ -98,13 +97,13 @@ async def test_it_gets_region_and_token_and_keeps_both_fresh(
         await again.stack.aclose()
 
 
-def plane_token(plane: ControlPlane) -> str:
+def plane_token(plane: StandInControl) -> str:
     """Return the token that the control plane gave last."""
     return f"token-{plane.count('ConnectOnce')}"
 
 
 async def test_a_control_plane_that_is_away_is_ridden_out(
-    plane: ControlPlane, member: Member
+    plane: StandInControl, member: Member
 ) -> None:
     plane.life_s = 2.5
     await member.membership.begin(member.stack, Lifecycle())
@@ -116,26 +115,28 @@ async def test_a_control_plane_that_is_away_is_ridden_out(
 
 
 async def test_a_worker_that_is_refused_for_long_drains(
-    plane: ControlPlane, member: Member, monkeypatch: pytest.MonkeyPatch
+    plane: StandInControl, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(membership, "_REFUSED_S", 0.5)
+    member = Member(plane, tmp_path, 0.5)
     plane.life_s = 2.5
-    await member.membership.begin(member.stack, Lifecycle())
-    plane.refuses = grpc.StatusCode.PERMISSION_DENIED
-    await until(lambda: member.stopped)
+    async with member.stack:
+        await member.membership.begin(member.stack, Lifecycle())
+        plane.refuses = grpc.StatusCode.PERMISSION_DENIED
+        await until(lambda: member.stopped)
     assert "PERMISSION_DENIED" in member.stopped[0]
 
 
 async def test_a_worker_that_was_never_let_in_gives_up(
-    plane: ControlPlane, member: Member, monkeypatch: pytest.MonkeyPatch
+    plane: StandInControl, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(membership, "_REFUSED_S", 0.5)
+    member = Member(plane, tmp_path, 0.5)
     plane.refuses = grpc.StatusCode.PERMISSION_DENIED
-    with pytest.raises(ConnectError, match="PERMISSION_DENIED"):
-        await member.membership.begin(member.stack, Lifecycle())
+    async with member.stack:
+        with pytest.raises(ConnectError, match="PERMISSION_DENIED"):
+            await member.membership.begin(member.stack, Lifecycle())
 
 
-async def test_another_region_makes_it_start_again(plane: ControlPlane, member: Member) -> None:
+async def test_another_region_makes_it_start_again(plane: StandInControl, member: Member) -> None:
     plane.life_s = 2.5
     await member.membership.begin(member.stack, Lifecycle())
     plane.regions = ["eu-north-1"]
@@ -157,7 +158,7 @@ def encoded(age_s: float, regional: str = "", upload: str = "") -> bytes:
 
 
 async def test_large_responses_go_where_the_control_plane_of_the_region_says(
-    plane: ControlPlane, member: Member
+    plane: StandInControl, member: Member
 ) -> None:
     objects = member.membership.objects
     async with member.stack, control_plane("region") as region:
@@ -176,7 +177,7 @@ async def test_large_responses_go_where_the_control_plane_of_the_region_says(
         assert found.upload == "https://main/up/a request"
 
 
-async def test_assets_of_an_old_request_get_new_urls(plane: ControlPlane, member: Member) -> None:
+async def test_assets_of_an_old_request_get_new_urls(plane: StandInControl, member: Member) -> None:
     objects = member.membership.objects
     await member.membership.begin(member.stack, Lifecycle())
     fresh, old = encoded(0), encoded(1900)
