@@ -193,6 +193,12 @@ def on_cpu_s(pid: int) -> float:
     return int((_PROC / str(pid) / "schedstat").read_text().split()[0]) / 1e9
 
 
+def all_on_cpu_s(pid: int) -> float:
+    """Return the CPU seconds of all threads that a process has now, to the nanosecond."""
+    tasks = (_PROC / str(pid) / "task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
+
 def cpu_between(before: Iterable[Process], after: Iterable[Process]) -> Mapping[Role, float]:
     """Return the CPU seconds (user and system) that each role used, with a resolution of 10 ms.
 

@@ -73,6 +73,13 @@ def read_worker_login(response: Mapping[str, object]) -> object | None:
     return document.read_login(response)
 
 
+def callout_login(worker_token: str) -> object:
+    """Return a login, as from `read_worker_login`, with a token that NVCF's auth callout checks."""
+    from queueing.nats.worker import CalloutLogin  # noqa: PLC0415
+
+    return CalloutLogin(worker_token)
+
+
 def nats_callout_config(operator_seed: str) -> str:
     """Return the line of nats-server's configuration that ``nats.callout`` needs.
 

@@ -155,12 +155,24 @@ def decode_envelope(data: bytes) -> Envelope:
     )
 
 
-def large_response_url(data: bytes) -> str:
-    """Return where an encoded envelope says that a large response is to be put, empty if nowhere.
+class ControlUrls(NamedTuple):
+    """What gateways of NVCF say of their control plane, empty where they do not.
 
-    Gateways of NVCF say so; hardly any worker needs it. Raises `EnvelopeError`.
+    ``large_response`` is where a large response is to be put, ``control_plane`` the address for
+    questions about the request.
     """
-    return _parse(data).largeResponseUrl
+
+    large_response: str
+    control_plane: str
+
+
+def decode_control_urls(data: bytes) -> ControlUrls:
+    """Return the addresses in an encoded envelope; hardly any worker needs them.
+
+    Raises `EnvelopeError`.
+    """
+    message = _parse(data)
+    return ControlUrls(message.largeResponseUrl, message.directResponseUrl)
 
 
 def decode_call_head(data: bytes) -> EnvelopeHead:

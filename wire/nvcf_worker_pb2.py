@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16wire/nvcf_worker.proto\x12\x04nvcf\x1a\x1fgoogle/protobuf/timestamp.proto\"R\n\rWorkerConnect\x12\x12\n\ninstanceId\x18\x01 \x01(\t\x12\x12\n\nfunctionId\x18\x02 \x01(\t\x12\x19\n\x11\x66unctionVersionId\x18\x03 \x01(\t\"\x93\x01\n\x19WorkerConnectOnceResponse\x12\x17\n\x0f\x63onnectedRegion\x18\x01 \x01(\t\x12\x14\n\x0cotherRegions\x18\x02 \x03(\t\x12\x17\n\x0fnvcfWorkerToken\x18\x03 \x01(\t\x12.\n\nexpiration\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"v\n\x16ProvisionWorkerRequest\x12\x12\n\ninstanceId\x18\x01 \x01(\t\x12\x12\n\nfunctionId\x18\x02 \x01(\t\x12\x19\n\x11\x66unctionVersionId\x18\x03 \x01(\t\x12\x19\n\x11regionToProvision\x18\x04 \x01(\t\"\x19\n\x17ProvisionWorkerResponse\"b\n\"FunctionMetadataCredentialsRequest\x12\r\n\x05ncaId\x18\x01 \x01(\t\x12\x12\n\nfunctionId\x18\x02 \x01(\t\x12\x19\n\x11\x66unctionVersionId\x18\x03 \x01(\t\"I\n\x18SecretCredentialsRequest\x12\x12\n\nfunctionId\x18\x01 \x01(\t\x12\x19\n\x11\x66unctionVersionId\x18\x02 \x01(\t\"T\n\x13\x43redentialsResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12.\n\nexpiration\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16wire/nvcf_worker.proto\x12\x04nvcf\x1a\x1fgoogle/protobuf/timestamp.proto\"R\n\rWorkerConnect\x12\x12\n\ninstanceId\x18\x01 \x01(\t\x12\x12\n\nfunctionId\x18\x02 \x01(\t\x12\x19\n\x11\x66unctionVersionId\x18\x03 \x01(\t\"\x93\x01\n\x19WorkerConnectOnceResponse\x12\x17\n\x0f\x63onnectedRegion\x18\x01 \x01(\t\x12\x14\n\x0cotherRegions\x18\x02 \x03(\t\x12\x17\n\x0fnvcfWorkerToken\x18\x03 \x01(\t\x12.\n\nexpiration\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"v\n\x16ProvisionWorkerRequest\x12\x12\n\ninstanceId\x18\x01 \x01(\t\x12\x12\n\nfunctionId\x18\x02 \x01(\t\x12\x19\n\x11\x66unctionVersionId\x18\x03 \x01(\t\x12\x19\n\x11regionToProvision\x18\x04 \x01(\t\"\x19\n\x17ProvisionWorkerResponse\"b\n\"FunctionMetadataCredentialsRequest\x12\r\n\x05ncaId\x18\x01 \x01(\t\x12\x12\n\nfunctionId\x18\x02 \x01(\t\x12\x19\n\x11\x66unctionVersionId\x18\x03 \x01(\t\"I\n\x18SecretCredentialsRequest\x12\x12\n\nfunctionId\x18\x01 \x01(\t\x12\x19\n\x11\x66unctionVersionId\x18\x02 \x01(\t\"T\n\x13\x43redentialsResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12.\n\nexpiration\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"z\n\'LargeResponseDownloadCredentialsRequest\x12\x12\n\nfunctionId\x18\x01 \x01(\t\x12\x19\n\x11\x66unctionVersionId\x18\x02 \x01(\t\x12\x11\n\trequestId\x18\x03 \x01(\t\x12\r\n\x05ncaId\x18\x04 \x01(\t\"7\n(LargeResponseDownloadCredentialsResponse\x12\x0b\n\x03url\x18\x01 \x01(\t\"h\n$RefreshLargeUploadCredentialsRequest\x12\x11\n\trequestId\x18\x01 \x01(\t\x12\x12\n\nfunctionId\x18\x02 \x01(\t\x12\x19\n\x11\x66unctionVersionId\x18\x03 \x01(\t\"A\n%RefreshLargeUploadCredentialsResponse\x12\x18\n\x10largeResponseUrl\x18\x01 \x01(\t\"{\n&RefreshAssetDownloadCredentialsRequest\x12\x11\n\trequestId\x18\x01 \x01(\t\x12\x12\n\nfunctionId\x18\x02 \x01(\t\x12\x19\n\x11\x66unctionVersionId\x18\x03 \x01(\t\x12\x0f\n\x07\x61ssetId\x18\x04 \x01(\t\"I\n\x0e\x41ssetReference\x12\x0f\n\x07\x61ssetId\x18\x01 \x01(\t\x12\x11\n\treference\x18\x02 \x01(\t\x12\x13\n\x0b\x63ontentType\x18\x03 \x01(\t\"\\\n\'RefreshAssetDownloadCredentialsResponse\x12\x31\n\x13inputAssetReference\x18\x01 \x01(\x0b\x32\x14.nvcf.AssetReferenceb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,4 +46,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SECRETCREDENTIALSREQUEST']._serialized_end=619
   _globals['_CREDENTIALSRESPONSE']._serialized_start=621
   _globals['_CREDENTIALSRESPONSE']._serialized_end=705
+  _globals['_LARGERESPONSEDOWNLOADCREDENTIALSREQUEST']._serialized_start=707
+  _globals['_LARGERESPONSEDOWNLOADCREDENTIALSREQUEST']._serialized_end=829
+  _globals['_LARGERESPONSEDOWNLOADCREDENTIALSRESPONSE']._serialized_start=831
+  _globals['_LARGERESPONSEDOWNLOADCREDENTIALSRESPONSE']._serialized_end=886
+  _globals['_REFRESHLARGEUPLOADCREDENTIALSREQUEST']._serialized_start=888
+  _globals['_REFRESHLARGEUPLOADCREDENTIALSREQUEST']._serialized_end=992
+  _globals['_REFRESHLARGEUPLOADCREDENTIALSRESPONSE']._serialized_start=994
+  _globals['_REFRESHLARGEUPLOADCREDENTIALSRESPONSE']._serialized_end=1059
+  _globals['_REFRESHASSETDOWNLOADCREDENTIALSREQUEST']._serialized_start=1061
+  _globals['_REFRESHASSETDOWNLOADCREDENTIALSREQUEST']._serialized_end=1184
+  _globals['_ASSETREFERENCE']._serialized_start=1186
+  _globals['_ASSETREFERENCE']._serialized_end=1259
+  _globals['_REFRESHASSETDOWNLOADCREDENTIALSRESPONSE']._serialized_start=1261
+  _globals['_REFRESHASSETDOWNLOADCREDENTIALSRESPONSE']._serialized_end=1353
 # @@protoc_insertion_point(module_scope)

@@ -1,5 +1,3 @@
-import datetime
-
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -72,3 +70,65 @@ class CredentialsResponse(_message.Message):
     token: str
     expiration: _timestamp_pb2.Timestamp
     def __init__(self, token: _Optional[str] = ..., expiration: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class LargeResponseDownloadCredentialsRequest(_message.Message):
+    __slots__ = ("functionId", "functionVersionId", "requestId", "ncaId")
+    FUNCTIONID_FIELD_NUMBER: _ClassVar[int]
+    FUNCTIONVERSIONID_FIELD_NUMBER: _ClassVar[int]
+    REQUESTID_FIELD_NUMBER: _ClassVar[int]
+    NCAID_FIELD_NUMBER: _ClassVar[int]
+    functionId: str
+    functionVersionId: str
+    requestId: str
+    ncaId: str
+    def __init__(self, functionId: _Optional[str] = ..., functionVersionId: _Optional[str] = ..., requestId: _Optional[str] = ..., ncaId: _Optional[str] = ...) -> None: ...
+
+class LargeResponseDownloadCredentialsResponse(_message.Message):
+    __slots__ = ("url",)
+    URL_FIELD_NUMBER: _ClassVar[int]
+    url: str
+    def __init__(self, url: _Optional[str] = ...) -> None: ...
+
+class RefreshLargeUploadCredentialsRequest(_message.Message):
+    __slots__ = ("requestId", "functionId", "functionVersionId")
+    REQUESTID_FIELD_NUMBER: _ClassVar[int]
+    FUNCTIONID_FIELD_NUMBER: _ClassVar[int]
+    FUNCTIONVERSIONID_FIELD_NUMBER: _ClassVar[int]
+    requestId: str
+    functionId: str
+    functionVersionId: str
+    def __init__(self, requestId: _Optional[str] = ..., functionId: _Optional[str] = ..., functionVersionId: _Optional[str] = ...) -> None: ...
+
+class RefreshLargeUploadCredentialsResponse(_message.Message):
+    __slots__ = ("largeResponseUrl",)
+    LARGERESPONSEURL_FIELD_NUMBER: _ClassVar[int]
+    largeResponseUrl: str
+    def __init__(self, largeResponseUrl: _Optional[str] = ...) -> None: ...
+
+class RefreshAssetDownloadCredentialsRequest(_message.Message):
+    __slots__ = ("requestId", "functionId", "functionVersionId", "assetId")
+    REQUESTID_FIELD_NUMBER: _ClassVar[int]
+    FUNCTIONID_FIELD_NUMBER: _ClassVar[int]
+    FUNCTIONVERSIONID_FIELD_NUMBER: _ClassVar[int]
+    ASSETID_FIELD_NUMBER: _ClassVar[int]
+    requestId: str
+    functionId: str
+    functionVersionId: str
+    assetId: str
+    def __init__(self, requestId: _Optional[str] = ..., functionId: _Optional[str] = ..., functionVersionId: _Optional[str] = ..., assetId: _Optional[str] = ...) -> None: ...
+
+class AssetReference(_message.Message):
+    __slots__ = ("assetId", "reference", "contentType")
+    ASSETID_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    CONTENTTYPE_FIELD_NUMBER: _ClassVar[int]
+    assetId: str
+    reference: str
+    contentType: str
+    def __init__(self, assetId: _Optional[str] = ..., reference: _Optional[str] = ..., contentType: _Optional[str] = ...) -> None: ...
+
+class RefreshAssetDownloadCredentialsResponse(_message.Message):
+    __slots__ = ("inputAssetReference",)
+    INPUTASSETREFERENCE_FIELD_NUMBER: _ClassVar[int]
+    inputAssetReference: AssetReference
+    def __init__(self, inputAssetReference: _Optional[_Union[AssetReference, _Mapping]] = ...) -> None: ...

@@ -28,6 +28,9 @@ class Heartbeat:
     A `worker_agent.registration.Worker` and a `queueing.interface.LoginListener`.
     """
 
+    needs_health = False
+    """It registers while the inference server loads: the platform waits for it."""
+
     def __init__(
         self,
         settings: WorkerSettings,

@@ -7,10 +7,20 @@
 import json
 from base64 import urlsafe_b64decode
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Literal
 
 from queueing.settings import WorkerBrokerSettings
-from runtime.setting_rules import Above, After, AtLeast, AtMost, Before, Matching, SecretText
+from runtime.setting_rules import (
+    Above,
+    After,
+    AtLeast,
+    AtMost,
+    Before,
+    ExistingFile,
+    Matching,
+    SecretText,
+)
 from runtime.settings import Address, Seconds, Section
 from wire.deadlines import VANISHED_S
 from wire.ids import parse_uuid
@@ -168,6 +178,28 @@ class ControlSettings(Section):
     """Time for one call."""
 
 
+class NvcfSettings(Section):
+    """NVIDIA's control plane, in place of a gateway of ours: see `docs/nvidia-workers.md`."""
+
+    control_url: Annotated[
+        str, Matching(r"(https?://[!-~]+)?", "be an http:// or https:// URL, or empty")
+    ] = ""
+    """URL of its gRPC service; empty: none. Needs nats.worker_token and instance.id."""
+    account: Text = ""
+    """Account of the function, for its metadata."""
+    shared_folder: Path = Path("/config/shared")
+    """Folder in which the renewed token is kept for the next start."""
+    metadata_file: Text = "/var/run/nvcf/info/self"
+    """File with the statement that reads the function's metadata; empty: none."""
+    secrets_token: SecretText | None = None
+    """Any text: the statement that reads the function's secrets is kept in secrets_folder. The
+    value is not used."""
+    secrets_folder: Path = Path("/config/ess-agent")
+    """Folder of the file jwt.token."""
+    ca_file: ExistingFile | None = None
+    """CA certificates (PEM) that verify the control plane; unset: those of the system."""
+
+
 class AttachSettings(Section):
     """Connections to the gateway processes that hold the clients."""
 
@@ -216,6 +248,7 @@ class WorkerSettings(WorkerBrokerSettings):
     inference: InferenceSettings = InferenceSettings()
     health: HealthSettings = HealthSettings()
     control: ControlSettings = ControlSettings()
+    nvcf: NvcfSettings = NvcfSettings()
     attach: AttachSettings = AttachSettings()
     admin: AdminSettings = AdminSettings()
     drain: DrainSettings = DrainSettings()
@@ -235,6 +268,12 @@ class WorkerSettings(WorkerBrokerSettings):
         return listen if port is None else Address(listen.host, port)
 
     def defects(self) -> Iterator[tuple[str, str]]:
+        """Yield what is missing, or does not go together."""
+        yield from self._missing_ids()
+        if self.nvcf.control_url:
+            yield from self._nvcf_defects()
+
+    def _missing_ids(self) -> Iterator[tuple[str, str]]:
         """Yield the ids that are missing: only a registration gives them."""
         missing = [name for name in ("id", "version_id") if not getattr(self.function, name)]
         if not missing or self.registration_token:
@@ -244,6 +283,16 @@ class WorkerSettings(WorkerBrokerSettings):
             return
         for name in missing:
             yield f"function.{name}", "must be set"
+
+    def _nvcf_defects(self) -> Iterator[tuple[str, str]]:
+        if self.control.url:
+            yield "nvcf.control_url", "must be empty when control.url is set"
+        if self.queue.backend != "nats":
+            yield "nvcf.control_url", "needs the queue on NATS"
+        if self.nats.worker_token is None:
+            yield "nats.worker_token", "must be set with nvcf.control_url"
+        if not self.instance.id:
+            yield "instance.id", "must be set with nvcf.control_url"
 
 
 NVCF_ALIASES = {
@@ -279,6 +328,11 @@ NVCF_ALIASES = {
     "NVCF_FQDN_NATS": "nats.urls",
     "NKEY_SEED": "nats.nkey_seed",
     "NVCF_WORKER_TOKEN": "nats.worker_token",
+    "NVCF_FQDN_GRPC": "nvcf.control_url",
+    "NCA_ID": "nvcf.account",
+    "SHARED_CONFIG_DIR": "nvcf.shared_folder",
+    "SECRETS_ASSERTION_TOKEN": "nvcf.secrets_token",
+    "ESS_AGENT_CONFIG_DIR": "nvcf.secrets_folder",
     "HEALTH_PORT": "admin.port",
     "LOG_LEVEL": "log.level",
 }

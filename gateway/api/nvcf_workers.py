@@ -75,6 +75,13 @@ class NvcfTokens:
             raise Forbidden("The registration token was revoked")
         return ValidToken(version, text, float(read_unverified(text)[1]["exp"]))
 
+    def check_for(self, text: str, function_id: str, version_id: str) -> ValidToken:
+        """Check a token as `check`; raise `Forbidden` too if it is for another version."""
+        token = self.check(text)
+        if (function_id, version_id) != (token.version.function_id, token.version.version_id):
+            raise Forbidden("The token is for another version")
+        return token
+
 
 @dataclass(frozen=True, slots=True)
 class NvcfLogins:
@@ -100,7 +107,7 @@ class NvcfLogins:
 
 
 class NvcfWorkers:
-    """The calls of ``nvcf.Worker`` that exist here. All raise `GatewayError` and `QueueError`."""
+    """The calls by which workers register. All raise `GatewayError` and `QueueError`."""
 
     def __init__(
         self, api: Api, workers: Workers, tokens: NvcfTokens, signer: TokenSigner, token_s: float
@@ -119,7 +126,7 @@ class NvcfWorkers:
         is to stop.
         """
         instance, *version = ids
-        token = self._checked(text, version[0], version[1])
+        token = self._tokens.check_for(text, version[0], version[1])
         if not instance or len(instance) > _MAX_NAME_CHARS:
             raise BadRequest("instanceId must have 1 to 256 characters")
         own = WorkerIdentity(*token.version[:3], instance_id_of(version[1], instance))
@@ -158,14 +165,14 @@ class NvcfWorkers:
     async def provision(self, text: str, ids: tuple[str, str, str], region: str) -> None:
         """Create the queue of the version in ``region``, which must be this one."""
         _, function_id, version_id = ids
-        self._checked(text, function_id, version_id)
+        self._tokens.check_for(text, function_id, version_id)
         if region != self._api.region:
             raise BadRequest("regionToProvision must be the region of this gateway")
         await self._workers.ensure_queue(version_id)
 
     def assertion(self, text: str, function_id: str, version_id: str, audience: str) -> Assertion:
         """Return a statement about the version for ``audience``, signed by the gateway."""
-        token = self._checked(text, function_id, version_id)
+        token = self._tokens.check_for(text, function_id, version_id)
         now = self._tokens.clock()
         ends_at = min(now + self._token_s, token.expires_at)
         claims = {
@@ -178,12 +185,6 @@ class NvcfWorkers:
             "exp": int(ends_at),
         }
         return Assertion(self._signer.sign(claims), ends_at)
-
-    def _checked(self, text: str, function_id: str, version_id: str) -> ValidToken:
-        token = self._tokens.check(text)
-        if (function_id, version_id) != (token.version.function_id, token.version.version_id):
-            raise Forbidden("The token is for another version")
-        return token
 
 
 def instance_id_of(version_id: str, name: str) -> str:

@@ -4,11 +4,14 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 from gateway.api.app import ROUTES, build_app
+from gateway.api.nvcf_objects import NvcfObjects
 from gateway.api.nvcf_presence import NvcfPresence
 from gateway.api.nvcf_workers import NvcfLogins, NvcfTokens, NvcfWorkers
+from gateway.api.renewing import LeaseRenewals
 from gateway.api.route import Api
 from gateway.api.routes.workers import READY_S, WorkerOptions, WorkerPorts, Workers
 from gateway.app.credentials import CredentialChecker, jwt_options
@@ -17,12 +20,15 @@ from gateway.app.provisioning import Provisioning, cluster_groups
 from gateway.app.webhook_parts import WebhookParts
 from gateway.auth.registration import Registrations
 from gateway.dispatch.api_server import ApiServer
+from gateway.dispatch.heartbeats import TakeHeartbeat
 from gateway.dispatch.locator import RequestLocator
 from gateway.domain.catalog import Catalog
 from gateway.domain.clusters import Clusters
+from gateway.domain.leases import Leases
 from gateway.domain.model import Change
 from gateway.domain.readmodel import ReadModel
 from gateway.objects.assets import Assets
+from gateway.objects.large_responses import LargeResponseObjects
 from gateway.settings import GatewaySettings
 from gateway.store.account_store import AccountStores
 from gateway.store.names import CONTROL
@@ -65,6 +71,7 @@ class Process(NamedTuple):
     url: str
     direct: Callable[[str], int]
     assets: Assets
+    large_responses: LargeResponseObjects
 
 
 class ControlPlane:
@@ -93,7 +100,8 @@ class ControlPlane:
         self._process = process
         self.catalog = Catalog(model)
         changes = Changes(self.catalog.apply)
-        self.watcher = Watcher(store, changes, CONTROL)
+        leases = Leases(changes.apply)
+        self.watcher = Watcher(store, leases, CONTROL)
         self._master = master_of(settings.control)
         self._given_secret = given_secret(settings.control)
         self._stores = AccountStores(store, self.watcher.wait_until_shown)
@@ -113,6 +121,7 @@ class ControlPlane:
         control = settings.control
         broker = process.broker
         self._worker_credentials = broker.worker_credentials()
+        self._renewals = LeaseRenewals(store, leases, new_uuid(), control.worker_lease_s, time.time)
         self._workers = Workers(
             WorkerPorts(
                 store,
@@ -120,6 +129,7 @@ class ControlPlane:
                 broker.admin.ensure,
                 time.time,
                 self._worker_credentials,
+                self._renewals,
             ),
             WorkerOptions(
                 control.api_url or process.url,
@@ -175,8 +185,13 @@ class ControlPlane:
         if secret is not None:
             show(secret)
 
-    async def open_api(self, stack: AsyncExitStack) -> Connect:
-        """Return a function that connects to the API, which runs for the life of ``stack``."""
+    async def open_api(
+        self, stack: AsyncExitStack, worker_url: str
+    ) -> tuple[Connect, TakeHeartbeat]:
+        """Return a function that connects to the API, which runs for the life of ``stack``.
+
+        And one that takes heartbeats. Workers reach this process at ``worker_url``.
+        """
         settings, process = self._settings, self._process
         control = settings.control
         identity = replace(
@@ -210,11 +225,12 @@ class ControlPlane:
         stack.push_async_callback(server.stop)
         if self._webhooks is not None:
             self._webhooks.start(stack)
+        stack.callback(spawn(self._renewals.run(), "lease-renewals").cancel)
         if settings.worker_grpc.listen:
-            await self._serve_grpc(api, stack)
-        return connect
+            await self._serve_grpc(api, stack, worker_url)
+        return connect, partial(self._workers.take_heartbeat, api)
 
-    async def _serve_grpc(self, api: Api, stack: AsyncExitStack) -> None:
+    async def _serve_grpc(self, api: Api, stack: AsyncExitStack, worker_url: str) -> None:
         """Serve ``nvcf.Worker``. Raises `ListenError`."""
         try:
             # Imported here: few gateways need it, and grpcio takes 20 MiB.
@@ -234,8 +250,9 @@ class ControlPlane:
             self._master.signer,
             self._settings.control.worker_token_s,
         )
-        listen = tuple(map(str, found.listen))
-        server = WorkerGrpcServer(workers, GrpcAddresses(listen, found.certificate, found.key))
+        objects = NvcfObjects(api, self._tokens, self._process.large_responses, worker_url)
+        addresses = GrpcAddresses(tuple(map(str, found.listen)), found.certificate, found.key)
+        server = WorkerGrpcServer(workers, objects, addresses)
         await server.start()
         stack.push_async_callback(server.stop)
         presence = NvcfPresence(

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 from gateway.app.options import asset_limits, object_options
-from gateway.dispatch.large_responses import PREFIX as LARGE_PREFIX
-from gateway.dispatch.large_responses import LargeResponses
 from gateway.dispatch.object_endpoint import ObjectEndpoint, OnTransfer
 from gateway.errors import StoreUnavailable
 from gateway.objects.assets import PREFIX, Assets
+from gateway.objects.large_responses import PREFIX as LARGE_PREFIX
+from gateway.objects.large_responses import LargeResponseObjects
 from gateway.objects.open import make_object_store
 from gateway.objects.references import resolve_references
 from gateway.objects.signed_urls import SharedKey, UrlSigner
@@ -50,7 +50,7 @@ class ObjectParts:
             lambda data, revision: store.put_raw(META, SWEEP_NAME, data, revision),
         )
         requests = settings.requests
-        self.large_responses = LargeResponses(
+        self.large_responses = LargeResponseObjects(
             self.store,
             max_bytes=requests.max_response_bytes,
             lifetime_s=requests.retention_s,

@@ -35,6 +35,8 @@ from gateway.dispatch.endpoints import (
     PathEndpoints,
     StartingDispatcher,
 )
+from gateway.dispatch.heartbeats import TakeHeartbeat
+from gateway.dispatch.large_responses import LargeResponses
 from gateway.dispatch.locator import RequestLocator
 from gateway.dispatch.polling import PollingPorts, PollingRoutes
 from gateway.dispatch.rate_limits import RateLimits
@@ -264,6 +266,7 @@ class GatewayProcess:
             _url_of(sockets[len(self._settings.tls.listen) :]),
             self._direct.count,
             self._objects.assets,
+            self._objects.large_responses,
         )
         return control_plane.ControlPlane(
             self._settings, store, self._model, process, is_first=index == 0
@@ -300,7 +303,7 @@ class GatewayProcess:
             rates.start()
             stack.callback(rates.stop)
             stack.callback(self._lines.close)
-            api = await self._open_control(stack)
+            api = await self._open_control(stack, target_uri)
             dispatcher = self._dispatcher(target_uri, api)
             garbage.settle()
             # Now: the turns of the start, which nobody waits for, are not of interest.
@@ -345,8 +348,11 @@ class GatewayProcess:
         await self._credentials.meta.loaded.wait()
         await self._broker.wait_connected()
 
-    async def _open_control(self, stack: AsyncExitStack) -> ApiProxy | None:
-        """Return what serves the API on the public listeners, `None` without an API."""
+    async def _open_control(self, stack: AsyncExitStack, target_uri: str) -> ApiProxy | None:
+        """Return what serves the API on the public listeners, `None` without an API.
+
+        Workers reach this process at ``target_uri``.
+        """
         live = self._invocations.live.values()
         undeployed = UndeployNotices(
             self._broker.bus, lambda version_id: fail_waiting(live, self._queue, version_id)
@@ -355,16 +361,17 @@ class GatewayProcess:
         self._requests.start()
         stack.callback(self._requests.close)
         connect: Connect | None = None
+        take: TakeHeartbeat | None = None
         if self._control is not None:
             await self._control.begin(stack)
             if "api" in self._settings.roles:
-                connect = await self._control.open_api(stack)
+                connect, take = await self._control.open_api(stack, target_uri)
             await self._control.keep_instances(stack)
         elif self._settings.control.api_url:
             connect = connect_tcp(self._settings.control.api_url)
         if connect is None:
             return None
-        return ApiProxy(connect, self._refusals.responded)
+        return ApiProxy(connect, self._refusals.responded, take)
 
     async def _open_store(self, stack: AsyncExitStack) -> None:
         self._watcher.start()
@@ -447,7 +454,7 @@ class GatewayProcess:
                 self._health,
                 self._detached.forwarded,
                 self._objects.endpoint(self._refusals.responded),
-                self._objects.large_responses,
+                LargeResponses(self._objects.large_responses),
             ),
             attach_limits(self._settings.attach),
         )

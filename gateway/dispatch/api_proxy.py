@@ -4,7 +4,8 @@ One parser and one set of limits face the outside, those of the gateway's own HT
 process with the role ``api`` the application is an aiohttp server without a listening socket: each
 call reaches it over a socket pair, which is a Unix socket without a name. In other processes the
 call goes over TCP to a process with the role. Backpressure works in both directions. The rate of
-calls is low: each costs a connection and a task.
+calls is low, and each costs a connection and a task; but for heartbeats, which have a way of their
+own (`gateway.dispatch.heartbeats`).
 
 Two HTTP parsers never agree on everything. The proxy replaces error responses of the application
 that are not problem documents, because aiohttp's own error page repeats the bytes that it could
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from gateway.api.limits import check_body_bytes
+from gateway.dispatch.heartbeats import HeartbeatCall, TakeHeartbeat, is_heartbeat
 from gateway.dispatch.responses import send_problem
 from gateway.errors import BodyTooLarge, ForwardedError, GatewayError, StoreUnavailable
 from gateway.routing.cross_origin import PageAccess
@@ -104,19 +106,37 @@ def connect_tcp(url: str) -> Connect:
 class ApiProxy:
     """Serves requests with the REST API."""
 
-    __slots__ = ("_connect", "_on_response")
+    __slots__ = ("_connect", "_on_response", "_take")
 
-    def __init__(self, connect: Connect, on_response: OnResponse) -> None:
-        """``connect`` as from `gateway.dispatch.api_server.ApiServer.start` or `connect_tcp`."""
+    def __init__(
+        self, connect: Connect, on_response: OnResponse, take: TakeHeartbeat | None = None
+    ) -> None:
+        """``connect`` as from `gateway.dispatch.api_server.ApiServer.start` or `connect_tcp`.
+
+        Without ``take`` heartbeats are calls as all others.
+        """
         self._connect = connect
         self._on_response = on_response
+        self._take = take
 
     def serve(self, request: Request, client: ResponseWriter, access: PageAccess) -> RequestStream:
         """Serve one request; ``access`` is what its response gets for web pages.
 
         Raises `BodyTooLarge`.
         """
+        if self._take is not None and is_heartbeat(request):
+            return HeartbeatCall(
+                request,
+                client,
+                access,
+                self._take,
+                lambda: self._serve(request, client, access),
+                self._on_response,
+            )
         check_body_bytes(request.body_bytes)
+        return self._serve(request, client, access)
+
+    def _serve(self, request: Request, client: ResponseWriter, access: PageAccess) -> RequestStream:
         response = _ApiResponse(request, client, access, self._on_response)
         upload = _Upload(request, response)
         spawn(_connect(self._connect, upload, response), "api.call")

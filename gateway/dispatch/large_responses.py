@@ -3,39 +3,23 @@
 The worker gets two signed URLs of the object store: one to put the response, one for the client.
 """
 
-from collections.abc import Callable
-
 import orjson
 
 from gateway.dispatch.responses import send_problem
 from gateway.errors import GatewayError
 from gateway.invocation.machine import Invocation
-from gateway.objects.interface import ObjectStore
+from gateway.objects.large_responses import LargeResponseObjects
 from http1.stream import NullRequestStream, Request, RequestStream, ResponseWriter, respond
 from runtime.tasks import spawn
 from wire.headers import CONTENT_TYPE
 from wire.worker_api import LargeResponseUrls
 
-PREFIX = "large/"
-"""Prefix of the keys of large responses."""
-_ARCHIVE = "application/zip"
-_UPLOAD_S = 3600.0
-
 
 class LargeResponses:
-    """Gives out the URLs.
+    """Gives out the URLs."""
 
-    An object may have ``max_bytes`` (0: any number), and its URL is valid for ``lifetime_s``.
-    ``clock`` returns Unix seconds.
-    """
-
-    def __init__(
-        self, store: ObjectStore, *, max_bytes: int, lifetime_s: float, clock: Callable[[], float]
-    ) -> None:
-        self._store = store
-        self._max_bytes = max_bytes or 1 << 62
-        self._lifetime_s = lifetime_s
-        self._clock = clock
+    def __init__(self, objects: LargeResponseObjects) -> None:
+        self._objects = objects
 
     def serve(
         self, request: Request, worker: ResponseWriter, invocation: Invocation
@@ -50,20 +34,10 @@ class LargeResponses:
 
         Raises `StoreUnavailable`.
         """
-        key, now = f"{PREFIX}{invocation.request_id}", self._clock()
-        upload = await self._store.upload_url(
-            key,
-            now + _UPLOAD_S,
-            content_type=_ARCHIVE,
-            max_bytes=self._max_bytes,
-            base_url=base_url,
-        )
-        download = await self._store.download_url(
-            key,
-            now + self._lifetime_s,
-            base_url=invocation.source.url.decode("latin-1"),
-            file_name=f"{invocation.request_id}.zip",
-        )
+        request_id = invocation.request_id
+        upload = await self._objects.upload_url(request_id, base_url)
+        outside = invocation.source.url.decode("latin-1")
+        download = await self._objects.download_url(request_id, outside)
         return {"uploadUrl": upload, "downloadUrl": download}
 
     async def _serve(

@@ -72,7 +72,8 @@ class RequestLocator:
         position = 0
         if not invocation.is_direct:
             position = await self._queue.position(version.version_id, request_id)
-        return QueuedRequest(version.function_id, version.version_id, account, position)
+        url = invocation.source.url.decode("latin-1")
+        return QueuedRequest(version.function_id, version.version_id, account, position, url)
 
     def _on_question(self, _subject: bytes, reply: bytes, payload: bytes) -> None:
         request_id = parse_uuid(payload)

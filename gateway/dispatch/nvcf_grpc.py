@@ -5,7 +5,7 @@ loads. All processes of a gateway share them. A method that is not served is UNI
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,16 +13,25 @@ import grpc
 import grpc.aio
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from gateway.api.nvcf_objects import NvcfObjects, RequestOfVersion
 from gateway.api.nvcf_workers import METADATA, SECRETS, Assertion, NvcfWorkers
 from gateway.errors import GatewayError
+from gateway.objects.references import MAX_REFERENCES
 from http1.server.listener import ListenError
 from queueing.interface import QueueError
 from runtime.events import emit
 from wire.nvcf_worker_pb2 import (
+    AssetReference,
     CredentialsResponse,
     FunctionMetadataCredentialsRequest,
+    LargeResponseDownloadCredentialsRequest,
+    LargeResponseDownloadCredentialsResponse,
     ProvisionWorkerRequest,
     ProvisionWorkerResponse,
+    RefreshAssetDownloadCredentialsRequest,
+    RefreshAssetDownloadCredentialsResponse,
+    RefreshLargeUploadCredentialsRequest,
+    RefreshLargeUploadCredentialsResponse,
     SecretCredentialsRequest,
     WorkerConnect,
     WorkerConnectOnceResponse,
@@ -68,8 +77,11 @@ class GrpcAddresses(NamedTuple):
 class WorkerGrpcServer:
     """The service. ``ports`` are those of its addresses."""
 
-    def __init__(self, workers: NvcfWorkers, addresses: GrpcAddresses) -> None:
+    def __init__(
+        self, workers: NvcfWorkers, objects: NvcfObjects, addresses: GrpcAddresses
+    ) -> None:
         self._workers = workers
+        self._objects = objects
         self._addresses = addresses
         self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=_MAX_CALLS)
         self.ports: list[int] = []
@@ -83,6 +95,15 @@ class WorkerGrpcServer:
                 FunctionMetadataCredentialsRequest, self._metadata
             ),
             "RequestSecretCredentials": _method(SecretCredentialsRequest, self._secrets),
+            "RequestLargeResponseDownloadCredentials": _method(
+                LargeResponseDownloadCredentialsRequest, self._large_download
+            ),
+            "RefreshLargeUploadCredentials": _method(
+                RefreshLargeUploadCredentialsRequest, self._large_upload
+            ),
+            "RefreshAssetDownloadCredentials": _stream_method(
+                RefreshAssetDownloadCredentialsRequest, self._asset
+            ),
         }
         handler = grpc.method_handlers_generic_handler(_SERVICE, handlers)
         self._server.add_generic_rpc_handlers((handler,))
@@ -121,6 +142,25 @@ class WorkerGrpcServer:
     async def _secrets(self, token: str, message: Any) -> CredentialsResponse:
         return self._assert(token, message, SECRETS)
 
+    async def _large_download(
+        self, token: str, message: Any
+    ) -> LargeResponseDownloadCredentialsResponse:
+        url = await self._objects.download_url(token, _request_of(message))
+        return LargeResponseDownloadCredentialsResponse(url=url)
+
+    async def _large_upload(
+        self, token: str, message: Any
+    ) -> RefreshLargeUploadCredentialsResponse:
+        url = await self._objects.upload_url(token, _request_of(message))
+        return RefreshLargeUploadCredentialsResponse(largeResponseUrl=url)
+
+    async def _asset(self, token: str, message: Any) -> RefreshAssetDownloadCredentialsResponse:
+        found = await self._objects.asset(token, _request_of(message), message.assetId)
+        reference = AssetReference(
+            assetId=found.asset_id, reference=found.url, contentType=found.content_type
+        )
+        return RefreshAssetDownloadCredentialsResponse(inputAssetReference=reference)
+
     def _assert(self, token: str, message: Any, audience: str) -> CredentialsResponse:
         made: Assertion = self._workers.assertion(
             token, message.functionId, message.functionVersionId, audience
@@ -130,19 +170,44 @@ class WorkerGrpcServer:
 
 def _method(request: Any, handle: Handle) -> grpc.RpcMethodHandler:
     async def serve(message: Any, context: Any) -> Any:
-        try:
-            return await handle(_token_of(context), message)
-        except GatewayError as error:
-            status = _STATUS.get(error.status, grpc.StatusCode.INTERNAL)
-            await context.abort(status, error.detail)
-        except QueueError:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "The queue is not available")
+        return await _respond(handle, message, context)
 
     return grpc.unary_unary_rpc_method_handler(
         serve,
         request_deserializer=request.FromString,
         response_serializer=lambda response: response.SerializeToString(),
     )
+
+
+def _stream_method(request: Any, handle: Handle) -> grpc.RpcMethodHandler:
+    """Respond to each message of a stream, to as many as a request has input assets."""
+
+    async def serve(messages: Any, context: Any) -> AsyncIterator[Any]:
+        count = 0
+        async for message in messages:
+            count += 1
+            if count > MAX_REFERENCES:
+                await context.abort(
+                    grpc.StatusCode.INVALID_ARGUMENT, f"More than {MAX_REFERENCES} messages"
+                )
+            yield await _respond(handle, message, context)
+
+    return grpc.stream_stream_rpc_method_handler(
+        serve,
+        request_deserializer=request.FromString,
+        response_serializer=lambda response: response.SerializeToString(),
+    )
+
+
+async def _respond(handle: Handle, message: Any, context: Any) -> Any:
+    """Return the response to a message, or end the call with a status."""
+    try:
+        return await handle(_token_of(context), message)
+    except GatewayError as error:
+        status = _STATUS.get(error.status, grpc.StatusCode.INTERNAL)
+        await context.abort(status, error.detail)
+    except QueueError:
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "The queue is not available")
 
 
 def _token_of(context: Any) -> str:
@@ -155,6 +220,10 @@ def _token_of(context: Any) -> str:
 
 def _ids_of(message: Any) -> tuple[str, str, str]:
     return message.instanceId, message.functionId, message.functionVersionId
+
+
+def _request_of(message: Any) -> RequestOfVersion:
+    return RequestOfVersion(message.requestId, message.functionId, message.functionVersionId)
 
 
 def _timestamp(seconds: float) -> Timestamp:

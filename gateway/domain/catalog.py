@@ -97,6 +97,9 @@ class Catalog:
         """Return every deployment of every account."""
         return list(self._deployments.values())
 
+    def instance(self, version_id: str, instance_id: str) -> Instance | None:
+        return self._instances.get(version_id, {}).get(instance_id)
+
     def instances(self, version_id: str) -> list[Instance]:
         """Return the instances of a version, unordered."""
         return list(self._instances.get(version_id, {}).values())

@@ -53,6 +53,14 @@ class InstanceKey:
 
 
 @dataclass(frozen=True, slots=True)
+class RenewalsKey:
+    """Key of a part of the `gateway.domain.renewals.Renewals` of a process."""
+
+    process: str
+    part: str
+
+
+@dataclass(frozen=True, slots=True)
 class AccountKey:
     """Key of an `Account`."""
 
@@ -81,6 +89,7 @@ RecordKey = (
     | DetailsKey
     | DeploymentKey
     | InstanceKey
+    | RenewalsKey
     | AccountKey
     | ClientKey
     | SecretsKey

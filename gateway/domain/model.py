@@ -34,10 +34,12 @@ from gateway.domain.keys import (
     InstanceKey,
     RecordKey,
     Removed,
+    RenewalsKey,
     SecretsKey,
     VersionKey,
 )
 from gateway.domain.rate_limit import RateLimitPolicy
+from gateway.domain.renewals import Renewals
 from wire.ids import FunctionId, VersionId, parse_uuid
 
 __all__ = [
@@ -69,6 +71,8 @@ __all__ = [
     "RecordError",
     "RecordKey",
     "Removed",
+    "Renewals",
+    "RenewalsKey",
     "ResourceScope",
     "Secrets",
     "SecretsKey",
@@ -317,6 +321,7 @@ Record = (
     | VersionDetails
     | Deployment
     | Instance
+    | Renewals
     | Account
     | Client
     | Secrets
@@ -349,6 +354,7 @@ _KINDS: Mapping[str, type[Record]] = {
     "details": VersionDetails,
     "deployment": Deployment,
     "instance": Instance,
+    "renewals": Renewals,
     "account": Account,
     "client": Client,
     "secrets": Secrets,

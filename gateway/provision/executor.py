@@ -272,6 +272,10 @@ class Executor:
         stored, revision = await self._get(Instance, name)
         instance = stored or action.instance
         changed = replace(instance, phase=action.phase, error=action.error)
+        if instance.is_connected:
+            # That of an external worker is renewed elsewhere (`gateway.domain.leases`).
+            lease_until = max(instance.lease_until, action.instance.lease_until)
+            changed = replace(changed, lease_until=lease_until)
         if action.is_gone:
             changed = replace(
                 changed, is_connected=False, is_healthy=False, busy=0, slots=0, lease_until=0

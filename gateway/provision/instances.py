@@ -79,7 +79,14 @@ class VersionInstances:
         self._removed.discard(instance_id)
 
     def mark_written(self, instance: Instance) -> None:
-        """Record that this process has written ``instance`` to the store."""
+        """Record that this process has written ``instance`` to the store.
+
+        Its worker may have renewed its lease meanwhile.
+        """
+        known = self._records.get(instance.instance_id)
+        if known is not None and known.is_connected and instance.is_connected:
+            lease_until = max(known.lease_until, instance.lease_until)
+            instance = replace(instance, lease_until=lease_until)
         if instance.instance_id not in self._reported:
             self._unreported.add(instance.instance_id)
         self._records[instance.instance_id] = instance

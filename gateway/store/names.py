@@ -20,6 +20,7 @@ from gateway.domain.model import (
     Record,
     RecordError,
     RecordKey,
+    RenewalsKey,
     SecretsKey,
     VersionKey,
     decode,
@@ -32,7 +33,8 @@ KEYS = "keys"
 DETAILS = "details"
 """``details.<functionId>.<versionId>`` and ``deployment.<functionId>.<versionId>``."""
 INSTANCES = "instances"
-"""``instance.<versionId>.<instanceId>``; in memory, because the reconciler writes them again."""
+"""``instance.<versionId>.<instanceId>`` and ``renewals.<process>.<part>``; in memory, because both
+are written again: by the reconciler, or workers that register again, and by the process."""
 ACCOUNTS = "accounts"
 """``account.<ncaId>`` and ``client.<clientId>``."""
 SECRETS = "secrets"
@@ -64,7 +66,7 @@ class Location(NamedTuple):
     name: str
 
 
-def location_of(key: RecordKey) -> Location:  # noqa: PLR0911 - one line per kind
+def location_of(key: RecordKey) -> Location:  # noqa: C901, PLR0911 - one line per kind
     """Return where the record of ``key`` is stored."""
     match key:
         case VersionKey(function_id, version_id):
@@ -79,6 +81,8 @@ def location_of(key: RecordKey) -> Location:  # noqa: PLR0911 - one line per kin
             return Location(DETAILS, f"deployment.{function_id}.{version_id}")
         case InstanceKey(version_id, instance_id):
             return Location(INSTANCES, f"instance.{version_id}.{_token(instance_id)}")
+        case RenewalsKey(process, part):
+            return Location(INSTANCES, f"renewals.{process}.{part}")
         case AccountKey(nca_id):
             return Location(ACCOUNTS, f"account.{_token(nca_id)}")
         case ClientKey(client_id):
@@ -99,7 +103,7 @@ def account_token(account: str) -> str:
     return f"={sha256(account.encode()).hexdigest()[:32]}"
 
 
-def key_at(bucket: str, name: str) -> RecordKey:  # noqa: PLR0911 - one line per kind
+def key_at(bucket: str, name: str) -> RecordKey:  # noqa: C901, PLR0911 - one line per kind
     """Return the key of the record at a location. Raises `RecordError` for an unknown name."""
     if bucket == KEYS:
         return ApiKeyKey(name)
@@ -114,6 +118,8 @@ def key_at(bucket: str, name: str) -> RecordKey:  # noqa: PLR0911 - one line per
             return DeploymentKey(function_id, version_id)
         case ["instance", version_id, instance_id]:
             return InstanceKey(version_id, _text(instance_id))
+        case ["renewals", process, part]:
+            return RenewalsKey(process, part)
         case ["account", nca_id]:
             return AccountKey(_text(nca_id))
         case ["client", client_id]:

@@ -5,6 +5,7 @@ import json
 import ssl
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 from queueing.interface import Lease, LoginListener
 from queueing.nats.accounts.document import NatsLogin
@@ -18,6 +19,18 @@ from runtime.metrics import MetricRegistry
 from runtime.setting_rules import SecretText
 from wire.subjects import worker_inbox
 
+_CALLOUT_INBOX = "_INBOX"
+"""Reply subjects that begin with more than that are not permitted by every callout."""
+
+
+class CalloutLogin(NamedTuple):
+    """A login that NVCF's auth callout checks; the servers are those of the settings."""
+
+    worker_token: str
+
+    def __repr__(self) -> str:
+        return "CalloutLogin"
+
 
 class NatsWorkerBroker:
     """A `queueing.interface.WorkerBroker`."""
@@ -30,9 +43,9 @@ class NatsWorkerBroker:
         registry: MetricRegistry,
         login: Callable[[], object | None],
     ) -> None:
-        """``login`` returns the last `NatsLogin` of the platform, `None` to use ``nats``.
+        """``login`` returns the last login of the platform, `None` to use ``nats``.
 
-        The first result decides between the two; later ones are used for each new connection.
+        The first result decides between the kinds; later ones are used for each new connection.
         """
         self._version_id = version_id
         self._registry = registry
@@ -49,6 +62,9 @@ class NatsWorkerBroker:
                 login=credentials,
                 refused=self._refused,
             )
+        elif isinstance(first, CalloutLogin):
+            token = Login(token=lambda: _callout_token(login()))
+            options = replace(options, login=token, inbox_prefix=_CALLOUT_INBOX)
         self._connection = NatsConnection(options)
         register_worker_connection(registry, self._connection, options.servers)
 
@@ -97,6 +113,10 @@ class NatsWorkerBroker:
 
 def _credentials(login: object) -> tuple[str, str]:
     return (login.jwt, login.seed) if isinstance(login, NatsLogin) else ("", "")
+
+
+def _callout_token(login: object) -> str:
+    return callout_token(login.worker_token) if isinstance(login, CalloutLogin) else ""
 
 
 def connection_options(

@@ -12,6 +12,7 @@ from aiohttp.test_utils import TestServer
 
 from gateway.api import bootstrap
 from gateway.api.app import ROUTES, build_app
+from gateway.api.renewing import LeaseRenewals
 from gateway.api.route import Api
 from gateway.api.routes.workers import WorkerOptions, WorkerPorts, Workers
 from gateway.api.secrets.secret_store import SecretStore
@@ -19,6 +20,7 @@ from gateway.app.credentials import CredentialChecker, JwtOptions
 from gateway.app.identity import Master, identity_of
 from gateway.auth.jwt import Issuer
 from gateway.auth.registration import Registrations
+from gateway.domain.leases import Leases
 from gateway.store.account_store import AccountStores
 from gateway.store.names import CONTROL
 from gateway.store.open import make_store
@@ -26,6 +28,7 @@ from gateway.store.options import options_at
 from gateway.store.records import Store
 from gateway.store.watcher import Watcher
 from runtime.ids import new_uuid
+from runtime.tasks import spawn
 from tests.support.control import CLUSTERS, Client, ControlPlane, SetQueue, WatchedCatalog
 from tests.support.jwks import AUDIENCE, NAME, TokenIssuer
 from tests.support.objects import no_assets
@@ -33,6 +36,8 @@ from tests.support.waiting import PATIENCE_S, until
 
 DEFAULT_ACCOUNT = "nvcf-default"
 """Account whose admin tokens may also set up other accounts."""
+LEASE_S = 6.0
+"""Short: what renews it is in the store within a second."""
 
 
 class IdentityPlane(ControlPlane):
@@ -95,7 +100,8 @@ async def identity_plane(
     at = "2026-01-01T00:00:00.000000Z"
     secret = await master.begin(store) or await bootstrap.reset(store, os.urandom(32), at)
     catalog = WatchedCatalog()
-    watcher = Watcher(store, catalog, CONTROL)
+    leases = Leases(catalog.apply)
+    watcher = Watcher(store, leases, CONTROL)
     watcher.start()
     jwt = None if issuer is None else JwtOptions(Issuer(NAME, (AUDIENCE,)), issuer.url)
     registrations = Registrations(store, clock or time.time)
@@ -119,10 +125,14 @@ async def identity_plane(
         clock=clock or time.time,
         new_id=new_uuid,
     )
+    renewals = LeaseRenewals(store, leases, new_uuid(), LEASE_S, time.time)
+    renewing = spawn(renewals.run(), "lease-renewals")
     workers = Workers(
-        WorkerPorts(store, master.worker_token, _no_queue, time.time),
+        WorkerPorts(store, master.worker_token, _no_queue, time.time, renewals=renewals),
         WorkerOptions(
-            "http://not.called", {"WORKER_NATS__URLS": url, "WORKER_NATS__CA_FILE": "/here/ca.pem"}
+            "http://not.called",
+            {"WORKER_NATS__URLS": url, "WORKER_NATS__CA_FILE": "/here/ca.pem"},
+            lease_s=LEASE_S,
         ),
     )
     try:
@@ -137,6 +147,7 @@ async def identity_plane(
             plane.url = str(server.make_url("")).rstrip("/")
             yield plane
     finally:
+        renewing.cancel()
         await credentials.stop()
         await watcher.stop()
         await store.close()

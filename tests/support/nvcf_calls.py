@@ -1,6 +1,6 @@
 """The gRPC calls of NVIDIA's worker to the control plane, by grpcio."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -11,8 +11,14 @@ from tests.support.waiting import PATIENCE_S
 from wire.nvcf_worker_pb2 import (
     CredentialsResponse,
     FunctionMetadataCredentialsRequest,
+    LargeResponseDownloadCredentialsRequest,
+    LargeResponseDownloadCredentialsResponse,
     ProvisionWorkerRequest,
     ProvisionWorkerResponse,
+    RefreshAssetDownloadCredentialsRequest,
+    RefreshAssetDownloadCredentialsResponse,
+    RefreshLargeUploadCredentialsRequest,
+    RefreshLargeUploadCredentialsResponse,
     SecretCredentialsRequest,
     WorkerConnect,
     WorkerConnectOnceResponse,
@@ -64,6 +70,53 @@ class NvcfCalls:
         )
         return await self.call("RequestSecretCredentials", message, CredentialsResponse)
 
+    async def large_upload(self, request_id: str) -> str:
+        message = RefreshLargeUploadCredentialsRequest(
+            requestId=request_id,
+            functionId=self.ids.function_id,
+            functionVersionId=self.ids.version_id,
+        )
+        found = await self.call(
+            "RefreshLargeUploadCredentials", message, RefreshLargeUploadCredentialsResponse
+        )
+        return str(found.largeResponseUrl)
+
+    async def large_download(self, request_id: str) -> str:
+        message = LargeResponseDownloadCredentialsRequest(
+            functionId=self.ids.function_id,
+            functionVersionId=self.ids.version_id,
+            requestId=request_id,
+            ncaId="of anyone",
+        )
+        found = await self.call(
+            "RequestLargeResponseDownloadCredentials",
+            message,
+            LargeResponseDownloadCredentialsResponse,
+        )
+        return str(found.url)
+
+    async def assets(self, request_id: str, asset_ids: Sequence[str]) -> list[Any]:
+        """Send one message for each asset, then wait for the responses."""
+        called = self._channel.stream_stream(
+            "/nvcf.Worker/RefreshAssetDownloadCredentials",
+            request_serializer=lambda sent: sent.SerializeToString(),
+            response_deserializer=RefreshAssetDownloadCredentialsResponse.FromString,
+        )
+        messages = [
+            RefreshAssetDownloadCredentialsRequest(
+                requestId=request_id,
+                functionId=self.ids.function_id,
+                functionVersionId=self.ids.version_id,
+                assetId=asset_id,
+            )
+            for asset_id in asset_ids
+        ]
+        stream = called(iter(messages), metadata=self._metadata(), timeout=PATIENCE_S)
+        return [response.inputAssetReference async for response in stream]
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        return (("authorization", f"Bearer {self.token}"),) if self.token else ()
+
     async def call(self, method: str, message: Any, response: Any) -> Any:
         """Return the response. Raises `grpc.aio.AioRpcError`."""
         called = self._channel.unary_unary(
@@ -71,8 +124,7 @@ class NvcfCalls:
             request_serializer=lambda sent: sent.SerializeToString(),
             response_deserializer=response.FromString,
         )
-        metadata = (("authorization", f"Bearer {self.token}"),) if self.token else ()
-        return await called(message, metadata=metadata, timeout=PATIENCE_S)
+        return await called(message, metadata=self._metadata(), timeout=PATIENCE_S)
 
 
 @asynccontextmanager

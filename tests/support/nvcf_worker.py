@@ -5,9 +5,12 @@ NATS login by token ─▶ metadata credentials ─▶ ConnectOnce ─▶ subscr
 """
 
 import asyncio
+import io
 import json
+import zipfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any
 
 import httpx
 import nats
@@ -25,7 +28,10 @@ from wire.nvcf_pb2 import WorkerInvokeFunctionRequest
 
 
 class NvcfWorker:
-    """One worker that answers each request with its own name and the request's body."""
+    """One worker that responds with its own name and the request's body.
+
+    To a request with input assets it responds with these, as a large response.
+    """
 
     def __init__(self, calls: NvcfCalls, client: Client, http: httpx.AsyncClient) -> None:
         self.calls = calls
@@ -70,6 +76,8 @@ class NvcfWorker:
             b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
             b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
         )
+        if work.inputAssetReference:
+            answer = await self._stored(work, await self._assets(work))
         posted = await self._http.post(
             f"{config.targetURI}/v2/nvcf/worker/request-attach",
             content=answer,
@@ -81,6 +89,36 @@ class NvcfWorker:
         assert posted.status_code == 200, posted.text
         await message.ack()
         self.answered += 1
+
+    async def _assets(self, work: Any) -> bytes:
+        """Get the input assets, each with the URL that came and with a new one."""
+        first = {one.assetId: one.reference for one in work.inputAssetReference}
+        refreshed = await self.calls.assets(work.requestId, list(first))
+        assert {one.assetId for one in refreshed} == first.keys()
+        parts = []
+        for one in refreshed:
+            bodies = [
+                (await self._http.get(url)).content for url in (first[one.assetId], one.reference)
+            ]
+            assert bodies[0] == bodies[1]
+            parts.append(bodies[1])
+        return b"".join(parts)
+
+    async def _stored(self, work: Any, body: bytes) -> bytes:
+        """Store a response as one that is too large is; return the one for the client."""
+        assert work.largeResponseUrl == ""
+        location = await self.calls.large_download(work.requestId)
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as archive:
+            archive.writestr(f"{work.requestId}.response", body)
+        put = await self._http.put(
+            await self.calls.large_upload(work.requestId),
+            content=packed.getvalue(),
+            headers={"content-type": "application/zip"},
+        )
+        assert put.status_code == 200, put.text
+        head = f"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: {location}\r\n\r\n"
+        return head.encode()
 
     async def _cancel(self, message: Msg) -> None:
         self.cancelled.append(message.data.decode())

@@ -15,11 +15,13 @@ from gateway.domain.model import (
     PagePolicy,
     Phase,
     Record,
+    Renewals,
     ResourceScope,
     Secrets,
     VersionDetails,
     VersionState,
 )
+from gateway.domain.renewals import PARTS, Renewal
 from wire.ids import FunctionId, VersionId
 
 UUIDS = st.uuids().map(str)
@@ -68,6 +70,12 @@ RECORDS: st.SearchStrategy[Record] = st.one_of(
         SECONDS,
         SECONDS,
         SECONDS,
+    ),
+    st.builds(
+        Renewals,
+        UUIDS,
+        st.sampled_from(PARTS),
+        st.dictionaries(UUIDS, st.builds(Renewal, SECONDS, SECONDS), max_size=3),
     ),
     st.builds(Account, TEXTS, TEXTS, SECONDS, TEXTS),
     st.builds(Client, TEXTS, TEXTS),

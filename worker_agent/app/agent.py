@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 from http1.client.pool import Connect, Pool
 from http2.client.pool import Http2Pool
@@ -14,6 +15,7 @@ from runtime.events import emit
 from runtime.lifecycle import Lifecycle, Ticker
 from runtime.loop_turns import LoopTurns
 from runtime.metrics import MetricRegistry
+from runtime.settings import SettingsError
 from runtime.tasks import spawn
 from worker_agent.app.admin import Admin
 from worker_agent.app.metrics import Metrics
@@ -30,6 +32,9 @@ from worker_agent.registration import ConnectError, ConnectResult, Status
 from worker_agent.runner import JobRunner
 from worker_agent.settings import HealthSettings, InferenceSettings, WorkerSettings
 from worker_agent.slots import Slots
+
+if TYPE_CHECKING:
+    from worker_agent.nvcf.membership import NvcfMembership
 
 SWEEP_S = 0.5
 EXIT_NOT_READY = 1
@@ -104,8 +109,12 @@ class Agent:
         limit = inference.max_concurrency
         self._slots = Slots(limit, delivering_limit(limit))
         headers = platform_headers(settings)
+        nvcf = nvcf_membership(settings, self._stop)
         self._compat = Compat(
-            headers, is_attachable=is_target, max_asset_bytes=inference.max_asset_bytes
+            headers,
+            is_attachable=is_target,
+            max_asset_bytes=inference.max_asset_bytes,
+            control_plane=None if nvcf is None else nvcf.objects,
         )
         self._runner = JobRunner(
             self._slots,
@@ -119,7 +128,7 @@ class Agent:
         self.metrics.watch_jobs(lambda: self._runner.running)
         self.metrics.watch_channels(self._channels)
         self._lifecycle: Lifecycle | None = None
-        self._heartbeat = Heartbeat(
+        self._heartbeat: Heartbeat | NvcfMembership = nvcf or Heartbeat(
             settings,
             self.status,
             self._resize,
@@ -127,7 +136,7 @@ class Agent:
             facts=facts,
             registration_token=registration_token,
         )
-        if settings.control.url:
+        if settings.control.url or nvcf is not None:
             self.metrics.watch_renewal(lambda: self._heartbeat.is_renewal_failing)
         self._reported_requests = 0.0
         self._is_reported_idle = False
@@ -173,13 +182,16 @@ class Agent:
             stack.callback(self._admin.close)
             stack.callback(self._admin.respond_to_drains)
             stack.callback(self._probe.close)
+            needs_health = self._heartbeat.needs_health
+            if needs_health and not await self._until_healthy(lifecycle):
+                return 0 if lifecycle.stopping.is_set() else EXIT_NOT_READY
             try:
                 response = await self._heartbeat.begin(stack, lifecycle)
             except ConnectError as error:
                 emit(_log, "control.refused", logging.ERROR, reason=str(error))
                 return EXIT_NOT_READY
             stack.callback(self._leave)
-            if not await self._until_healthy(lifecycle):
+            if not needs_health and not await self._until_healthy(lifecycle):
                 return 0 if lifecycle.stopping.is_set() else EXIT_NOT_READY
             broker = self._open_broker()
             stack.push_async_callback(broker.close)
@@ -202,7 +214,7 @@ class Agent:
                 max_concurrency=self._slots.limit,
                 admin_port=self._admin.port,
             )
-            if not settings.control.url:
+            if not settings.control.url and not settings.nvcf.control_url:
                 emit(_log, "worker.not_counted", logging.WARNING, reason=NOT_COUNTED)
             await lifecycle.stopping.wait()
             await self._drain()
@@ -317,6 +329,24 @@ class Agent:
         self._gateways.sweep()
         self._channels.sweep()
         self._runner.sweep()
+
+
+def nvcf_membership(
+    settings: WorkerSettings, stop_requested: Callable[[str], None]
+) -> "NvcfMembership | None":
+    """Return what NVIDIA's control plane needs, `None` without one.
+
+    Raises `SettingsError` if the agent was installed without it.
+    """
+    if not settings.nvcf.control_url:
+        return None
+    try:
+        # Imported here: few agents need it, and grpcio takes 20 MiB.
+        from worker_agent.nvcf.membership import NvcfMembership  # noqa: PLC0415
+    except ImportError as error:
+        needed = "needs grpcio: pip install invocation-gateway[nvidia-workers]"
+        raise SettingsError([f"nvcf.control_url {needed}"]) from error
+    return NvcfMembership(settings, stop_requested)
 
 
 def delivering_limit(slots: int) -> int:

@@ -22,7 +22,7 @@ from http1.stream import Defect, Failure, Headers, RequestWriter
 from queueing.interface import PollHandler, QueueUnavailable, RunDecision, Subscription
 from runtime.events import emit
 from runtime.tasks import spawn
-from wire.decoded_envelope import Envelope, decode_envelope, large_response_url
+from wire.decoded_envelope import Envelope, decode_control_urls, decode_envelope
 from wire.envelope import MAX_DIRECT_RESPONSE_BYTES, EnvelopeError
 from wire.headers import LOCATION
 from wire.http1 import BODILESS_STATUSES
@@ -41,7 +41,7 @@ from worker_agent.compat.rewriting import (
     error_response,
     progress_response,
 )
-from worker_agent.compat.transfers import TokenUsed, TransferError, Transfers
+from worker_agent.compat.transfers import ObjectUrls, TokenUsed, TransferError, Transfers
 from worker_agent.job.context import (
     Attach,
     Context,
@@ -107,7 +107,8 @@ class CompatPorts:
 class Compat:
     """All requests of an agent whose responses are not simply passed on.
 
-    ``max_asset_bytes`` bounds the assets of one request together.
+    ``max_asset_bytes`` bounds the assets of one request together. With ``control_plane`` the
+    gateways are NVIDIA's.
     """
 
     def __init__(
@@ -116,7 +117,9 @@ class Compat:
         *,
         is_attachable: Callable[[bytes], bool],
         max_asset_bytes: int,
+        control_plane: ObjectUrls | None = None,
     ) -> None:
+        self.control_plane = control_plane
         self.platform_headers = platform_headers
         self.is_attachable = is_attachable
         self.assets = RequestFolders(Path(platform_headers.asset_dir.decode()))
@@ -285,7 +288,11 @@ class CompatCall:
             self._folders.append(folder)
             try:
                 await compat.make_folder(compat.assets, request_id)
-                await compat.transfers.fetch(job.envelope.head.assets, folder)
+                assets = job.envelope.head.assets
+                if compat.control_plane is not None:
+                    data = job.lease.envelope
+                    assets = await compat.control_plane.assets(job.envelope, data)
+                await compat.transfers.fetch(assets, folder)
             except (OSError, TransferError) as error:
                 self._cannot("fetch the assets", ASSETS.detail, error)
                 job.failed(ASSETS)
@@ -454,19 +461,23 @@ class CompatCall:
     async def _store(self, file: BinaryIO) -> str:
         """Store a large response; return where the client gets it. Raises `TransferError`."""
         job, transfers = self._job, self._compat.transfers
-        envelope = job.lease.envelope
-        if envelope and large_response_url(envelope):
+        control_plane, envelope = self._compat.control_plane, job.lease.envelope
+        if control_plane is not None:
+            urls = await control_plane.response_urls(job.envelope, envelope)
+            await transfers.put(urls.upload, file, ZIP)
+            return urls.download
+        if envelope and decode_control_urls(envelope).large_response:
             raise TransferError("where clients get it, only NVCF's control plane knows")
         while True:
             client = await self._waiting_client()
             try:
-                upload, download = await transfers.large_response_urls(client.envelope)
+                urls = await transfers.response_urls(client.envelope)
             except TokenUsed:
                 if self._waits() is client:
                     raise TransferError("the gateway does not know the request") from None
                 continue
-            await transfers.put(upload, file, ZIP)
-            return download
+            await transfers.put(urls.upload, file, ZIP)
+            return urls.download
 
     async def _waiting_client(self) -> PolledClient:
         while (client := self._waits()) is None:

@@ -9,7 +9,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from io import SEEK_END
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 from runtime.events import emit
 from wire.decoded_envelope import Envelope, InputAssetReference
@@ -50,6 +50,26 @@ class TokenUsed(Exception):
     """The client does not wait any more, and the gateway process takes its token no longer."""
 
 
+class ResponseUrls(NamedTuple):
+    """Where a large response is put, and from where its client gets it."""
+
+    upload: str
+    download: str
+
+
+class ObjectUrls(Protocol):
+    """NVIDIA's control plane, which answers in place of gateway processes.
+
+    Both methods raise `TransferError`. ``data`` is the encoded envelope, empty for a call of a
+    channel.
+    """
+
+    async def response_urls(self, envelope: Envelope, data: bytes) -> ResponseUrls: ...
+
+    async def assets(self, envelope: Envelope, data: bytes) -> tuple[InputAssetReference, ...]:
+        """Return the input assets of a request, with new URLs if it is old."""
+
+
 class Transfers:
     """The agent's side of object stores. ``max_bytes`` bounds the assets of one request."""
 
@@ -84,7 +104,7 @@ class Transfers:
         async with self._room:
             await self._repeat(lambda: self._put_once(url, file, content_type))
 
-    async def large_response_urls(self, envelope: Envelope) -> tuple[str, str]:
+    async def response_urls(self, envelope: Envelope) -> ResponseUrls:
         """Ask a gateway process where to put a large response, and from where clients get it.
 
         Raises `TransferError` and `TokenUsed`.
@@ -96,13 +116,14 @@ class Transfers:
         }
         if envelope.channel_call:
             headers[NVCF_CHANNEL_CALL.decode()] = str(envelope.channel_call)
-        found: list[tuple[str, str]] = []
+        found: list[ResponseUrls] = []
 
         async def ask() -> int:
             async with self._client().post(url, headers=headers) as response:
                 if response.status == _OK:
                     document = await response.json()
-                    found.append((str(document["uploadUrl"]), str(document["downloadUrl"])))
+                    urls = str(document["uploadUrl"]), str(document["downloadUrl"])
+                    found.append(ResponseUrls(*urls))
                 elif response.status == _UNAUTHORIZED:
                     raise TokenUsed
                 return response.status

@@ -6,7 +6,8 @@ an instance (`gateway.auth.registration`), and goes on as that. A response tells
 The reconciler writes one half of an instance's record (deployment, phase) and this module the other
 (connected, healthy, slots, busy, lease). A worker may connect, and gets new credentials, as long as
 the reconciler keeps the record, also while its version is drained. A worker without a record gets
-404 and repeats the call.
+404 and repeats the call. A heartbeat of an external worker that changes nothing is not written to
+its record: there may be thousands of them (`gateway.api.renewing`).
 
 Every response contains the number of requests at a time that the deployment asks of the instance,
 so that running workers follow a changed deployment.
@@ -15,11 +16,16 @@ so that running workers follow a changed deployment.
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+import orjson
+
+from gateway.api.access import require_scope
 from gateway.api.registering import Vacancies, stop_reason
+from gateway.api.renewing import LeaseRenewals
 from gateway.api.route import AnyRoute, Api, Call, Route
 from gateway.api.schemas.workers import (
+    MAX_SLOTS,
     ConnectBody,
     ConnectResponse,
     HeartbeatBody,
@@ -39,6 +45,7 @@ from gateway.domain.model import (
     RecordKey,
     VersionDetails,
 )
+from gateway.domain.renewals import Renewal
 from gateway.errors import BadRequest, Conflict, Forbidden, GatewayError, Gone, NotFound
 from queueing.interface import WorkerCredentials
 from wire.ids import parse_uuid
@@ -47,9 +54,7 @@ from wire.worker_api import CONNECT_PATH, HEARTBEAT_PATH
 _EARLY = 5 / 6
 """The part of a lease above which a heartbeat without changes is not written."""
 _EXTERNAL_LEASE = 4 / 3
-"""An external worker's lease is stored that much longer, so that every second heartbeat need not be
-written: there may be thousands of them, and every process follows what is written."""
-_EXTERNAL_EARLY = 3 / 4
+"""An external worker's lease is that much longer, for the time until a renewal is in the store."""
 READY_S = 1800.0
 """Seconds that a worker waits for the first healthy response of its inference server."""
 
@@ -85,7 +90,8 @@ class WorkerPorts:
 
     ``mint`` returns a token for an instance; its arguments are the present time in Unix seconds and
     the token's life in seconds. ``ensure_queue`` creates a version's queue unless it exists.
-    Without ``credentials`` workers log in to the broker as they are configured.
+    Without ``credentials`` workers log in to the broker as they are configured. Without
+    ``renewals`` the heartbeats of external workers are written as those of others.
     """
 
     records: InstanceRecords
@@ -93,6 +99,16 @@ class WorkerPorts:
     ensure_queue: Callable[[str], Awaitable[object]]
     clock: Callable[[], float]
     credentials: WorkerCredentials | None = None
+    renewals: LeaseRenewals | None = None
+
+
+class PlainHeartbeat(NamedTuple):
+    """A heartbeat of a worker that goes on."""
+
+    instance_id: str
+    healthy: bool
+    slots: int
+    busy: int
 
 
 class Workers:
@@ -102,6 +118,7 @@ class Workers:
         self._ports = ports
         self._options = options
         self._vacancies = Vacancies()
+        self._encoded: dict[int | None, bytes] = {}
 
     def routes(self) -> tuple[AnyRoute, ...]:
         """Return the routes for `gateway.api.app.build_app`."""
@@ -261,7 +278,7 @@ class Workers:
         found = await self._ports.records.get(key)
         before, revision = found if found is not None else (None, 0)
         if isinstance(before, Instance):
-            has_lease = now < before.lease_until
+            has_lease = now < self._current(before).lease_until
             is_own = before.registered_with == instance.registered_with
             if not before.is_external or (has_lease and not is_own):
                 raise Conflict("Another worker is this instance")
@@ -274,17 +291,80 @@ class Workers:
         worker, body = worker_of(call.principal), call.body
         if body.instance_id != worker.instance_id:
             raise Forbidden("The token is another instance's")
+        plain = PlainHeartbeat(body.instance_id, body.healthy, body.slots, body.busy)
+        is_plain = not (body.stopping or body.gone)
+        renewed = self._renew(api, worker, plain) if is_plain else None
+        if renewed is not None:
+            return self._renewed(api, renewed)
         now, lease_s = self._ports.clock(), self._options.lease_s
         instance = await self._change(
             worker, lambda record: apply_heartbeat(record, body, now, lease_s), now
         )
         if body.gone:
             self._vacancies.give_back(worker.version_id, worker.instance_id)
+        return self._renewed(api, instance)
+
+    def take_heartbeat(self, api: Api, authorization: bytes | None, body: bytes) -> bytes | None:
+        """Take a heartbeat that only renews a lease; return the body of the response.
+
+        `None` for any other, also an invalid one: `heartbeat` is what responds to it.
+        """
+        heartbeat = read_plain(body)
+        if heartbeat is None:
+            return None
+        try:
+            principal = api.authenticate(authorization, api.clock())
+            require_scope(principal, (WORKER,))
+            worker = worker_of(principal)
+        except GatewayError:
+            return None
+        if heartbeat.instance_id != worker.instance_id:
+            return None
+        instance = self._renew(api, worker, heartbeat)
+        return None if instance is None else self._renewed_bytes(api, instance)
+
+    def _renew(
+        self, api: Api, worker: WorkerIdentity, heartbeat: PlainHeartbeat
+    ) -> Instance | None:
+        """Note a heartbeat that only renews a lease; `None` for one that has to be written.
+
+        What the record says is taken from this process's catalog. If that is not up to date, the
+        next heartbeat corrects it.
+        """
+        renewals = self._ports.renewals
+        instance = api.catalog.instance(worker.version_id, worker.instance_id)
+        if renewals is None or not renewals.is_storing or instance is None:
+            return None
+        if not _is_of(instance, worker) or not instance.is_external:
+            return None
+        if not is_renewal(instance, heartbeat):
+            return None
+        lease_until = math.ceil(self._ports.clock() + self._options.lease_s * _EXTERNAL_LEASE)
+        renewals.renew(instance.instance_id, Renewal(lease_until, heartbeat.busy))
+        return instance
+
+    def _renewed(self, api: Api, instance: Instance) -> HeartbeatResponse:
         return HeartbeatResponse(
-            lease_seconds=lease_s,
+            lease_seconds=self._options.lease_s,
             max_request_concurrency=concurrency_of(api, instance),
             stop=stop_reason(api, instance),
         )
+
+    def _renewed_bytes(self, api: Api, instance: Instance) -> bytes:
+        """Return the response as the API encodes it. Few workers are to stop: few differ."""
+        stop, concurrency = stop_reason(api, instance), concurrency_of(api, instance)
+        known = self._encoded.get(concurrency) if stop is None else None
+        if known is None:
+            response = self._renewed(api, instance)
+            known = response.model_dump_json(by_alias=True, exclude_none=True).encode()
+            if stop is None:
+                self._encoded[concurrency] = known
+        return known
+
+    def _current(self, stored: Instance) -> Instance:
+        """Return an instance with the lease that its worker has now."""
+        renewals = self._ports.renewals
+        return stored if renewals is None else renewals.current(stored)
 
     async def _change(
         self, worker: WorkerIdentity, change: Callable[[Instance], Instance], now: float
@@ -295,13 +375,9 @@ class Workers:
         async def read() -> tuple[Instance, int]:
             found = await self._ports.records.get(key)
             instance, revision = found if found is not None else (None, 0)
-            if (
-                not isinstance(instance, Instance)
-                or instance.account != worker.account
-                or instance.function_id != worker.function_id
-            ):
+            if not isinstance(instance, Instance) or not _is_of(instance, worker):
                 raise NotFound("The instance is not known")
-            return instance, revision
+            return self._current(instance), revision
 
         def update(instance: Instance) -> Instance:
             changed = change(instance)
@@ -313,6 +389,10 @@ class Workers:
 
     def _token(self, worker: WorkerIdentity, now: float) -> str:
         return self._ports.mint(worker, now, self._options.token_s)
+
+
+def _is_of(instance: Instance, worker: WorkerIdentity) -> bool:
+    return (instance.account, instance.function_id) == (worker.account, worker.function_id)
 
 
 def concurrency_of(api: Api, instance: Instance) -> int | None:
@@ -366,6 +446,37 @@ def apply_connect(
     )
 
 
+_PLAIN = {"instanceId": str, "healthy": bool, "slots": int, "busy": int}
+"""The members of a `PlainHeartbeat`, in its order."""
+
+
+def read_plain(body: bytes) -> PlainHeartbeat | None:
+    """Return a heartbeat in the form in which agents send it, `None` for anything else.
+
+    A tenth of what `HeartbeatBody` takes, which reads every other form and refuses bad ones.
+    """
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    # As many colons as members: none is there twice, and none is an object.
+    if type(document) is not dict or body.count(b":") != len(document):
+        return None
+    stopping = document.pop("stopping", False)
+    if stopping is not False or document.keys() != _PLAIN.keys():
+        return None
+    if any(type(document[name]) is not kind for name, kind in _PLAIN.items()):
+        return None
+    found = PlainHeartbeat(*(document[name] for name in _PLAIN))
+    return found if 0 <= found.slots <= MAX_SLOTS and 0 <= found.busy <= MAX_SLOTS else None
+
+
+def is_renewal(instance: Instance, heartbeat: PlainHeartbeat) -> bool:
+    """Whether a heartbeat says of the instance what its record says, but for ``busy``."""
+    stored = (instance.is_healthy, instance.slots)
+    return instance.is_connected and stored == (heartbeat.healthy, heartbeat.slots)
+
+
 def apply_heartbeat(
     instance: Instance, heartbeat: HeartbeatBody, now: float, lease_s: float
 ) -> Instance:
@@ -390,13 +501,14 @@ def apply_heartbeat(
         slots=0 if heartbeat.stopping else heartbeat.slots,
         busy=heartbeat.busy,
     )
-    early, stored = (_EXTERNAL_EARLY, _EXTERNAL_LEASE) if instance.is_external else (_EARLY, 1.0)
-    is_early = instance.lease_until - now > lease_s * early
+    if instance.is_external:
+        lease_s *= _EXTERNAL_LEASE
+    is_early = instance.lease_until - now > lease_s * _EARLY
     if is_early and replace(changed, busy=instance.busy) == instance:
         # Only whether any request is in progress matters: idle instances are stopped.
         if (heartbeat.busy > 0) == (instance.busy > 0):
             return instance
-    return replace(changed, lease_until=math.ceil(now + lease_s * stored))
+    return replace(changed, lease_until=math.ceil(now + lease_s))
 
 
 _TAG = "workers"

@@ -7,7 +7,8 @@ from pydantic import ConfigDict, Field
 
 from gateway.api.schemas.fields import WHOLE, Body, ShortText, Uuid, View, items
 
-Slots = Annotated[int, Field(ge=0, le=1_000_000), WHOLE]
+MAX_SLOTS = 1_000_000
+Slots = Annotated[int, Field(ge=0, le=MAX_SLOTS), WHOLE]
 
 
 class GpuFacts(Body):

@@ -37,7 +37,7 @@ from wire.subjects import polling_subject
 
 _TEMPLATE_AT = 1_796_000_000
 """Unix time of the last change to the content of these accounts: the same in each process."""
-_INBOXES = ("_INBOX.*", "_INBOX.*.*")
+_INBOXES = ("_INBOX.*", "_INBOX.*.*", "_INBOX.*.*.*")
 
 
 class NvcfUsers:

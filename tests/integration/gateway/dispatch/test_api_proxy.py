@@ -1,6 +1,7 @@
 """The application behind the gateway's HTTP server: what goes in comes out, within bounds."""
 
 import asyncio
+import gzip
 import io
 import json
 import logging
@@ -17,6 +18,7 @@ from gateway.api.limits import MAX_BODY_BYTES
 from gateway.api.problems import response_to
 from gateway.dispatch.api_proxy import ApiProxy, connect_tcp
 from gateway.dispatch.api_server import UNBOUNDED, ApiServer
+from gateway.dispatch.heartbeats import TakeHeartbeat
 from gateway.dispatch.responses import send_problem
 from gateway.domain.cors import OPEN
 from gateway.errors import GatewayError
@@ -28,6 +30,7 @@ from http1.server.listener import bind_sockets, listen
 from http1.stream import IGNORED, Request, RequestStream, ResponseWriter
 from runtime.settings import Address
 from tests.support.waiting import PATIENCE_S
+from wire.worker_api import HEARTBEAT_PATH
 
 BIG = 4_000_000
 PAGE = PageAccess(OPEN, b"https://app.example", replaces=True)
@@ -53,6 +56,7 @@ class Application:
         self.sent = 0
         self.app = web.Application(client_max_size=2 * MAX_BODY_BYTES, middlewares=[explained])
         self.app.router.add_route("*", "/echo", self.echo)
+        self.app.router.add_post(HEARTBEAT_PATH, self.echo)
         self.app.router.add_get("/long", self.long)
         self.app.router.add_get("/wait", self.wait)
         self.app.router.add_delete("/nothing", self.nothing)
@@ -117,22 +121,28 @@ class Served:
 
 
 @asynccontextmanager
-async def proxied(max_line_bytes: int = UNBOUNDED) -> AsyncIterator[Served]:
+async def proxied(
+    max_line_bytes: int = UNBOUNDED, beat: TakeHeartbeat | None = None
+) -> AsyncIterator[Served]:
     application = Application()
     server = ApiServer(application.app, max_line_bytes)
     connect = await server.start()
     try:
-        async with listening(connect) as (url, responses):
+        async with listening(connect, beat) as (url, responses):
             yield Served(url, application, responses)
     finally:
         await server.stop()
 
 
 @asynccontextmanager
-async def listening(connect: Connect) -> AsyncIterator[tuple[str, list[tuple[bytes, int]]]]:
+async def listening(
+    connect: Connect, beat: TakeHeartbeat | None = None
+) -> AsyncIterator[tuple[str, list[tuple[bytes, int]]]]:
     """Serve a proxy on a port; yield its URL and the record of its responses."""
     responses: list[tuple[bytes, int]] = []
-    proxy = ApiProxy(connect, lambda request, status, _: responses.append((request.method, status)))
+    proxy = ApiProxy(
+        connect, lambda request, status, _: responses.append((request.method, status)), beat
+    )
 
     def dispatch(request: Request, client: ResponseWriter) -> RequestStream:
         request.source = Sources([], trusts_unix=False).find(request)
@@ -210,6 +220,33 @@ async def test_a_body_of_unknown_length_arrives_whole(
 
     async with client.post(f"{served.url}/echo", data=parts()) as response:
         assert await response.read() == b"y" * 500_000
+
+
+async def test_a_heartbeat_goes_to_the_application_only_if_nothing_else_takes_it(
+    client: aiohttp.ClientSession,
+) -> None:
+    taken: list[tuple[bytes | None, bytes]] = []
+
+    def beat(authorization: bytes | None, body: bytes) -> bytes | None:
+        taken.append((authorization, body))
+        return b'{"leaseSeconds":15.0}' if body == b"{}" else None
+
+    json_type = {"content-type": "application/json", "authorization": "Bearer w"}
+    async with proxied(beat=beat) as served:
+        url = served.url + HEARTBEAT_PATH
+        async with client.post(url, data=b"{}", headers=json_type) as response:
+            assert (response.status, await response.json()) == (200, {"leaseSeconds": 15.0})
+            assert response.headers["x-request-id"] == response.headers["nvcf-reqid"]
+        for body, headers in (
+            (b'{"gone":true}', json_type),
+            (b"{}" + b" " * 2000, json_type),
+            (b"{}", {"content-type": "text/plain"}),
+            (gzip.compress(b"{}"), {**json_type, "content-encoding": "gzip"}),
+        ):
+            async with client.post(url, data=body, headers=headers) as response:
+                assert response.headers["x-method"] == "POST", body
+        assert len(served.responses) == 5
+    assert taken == [(b"Bearer w", b"{}"), (b"Bearer w", b'{"gone":true}')]
 
 
 @pytest.mark.parametrize("is_length_known", [True, False])

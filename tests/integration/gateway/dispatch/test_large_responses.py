@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from gateway.dispatch.large_responses import PREFIX, LargeResponses
+from gateway.dispatch.large_responses import LargeResponses
+from gateway.objects.large_responses import PREFIX, LargeResponseObjects
 from http1.stream import Request
 from tests.support.invocation_world import REQUEST_ID, World
 from tests.support.objects import NOW, local_objects, signer
@@ -15,7 +16,9 @@ from wire.worker_api import LARGE_RESPONSE_PATH
 async def test_a_worker_gets_a_url_to_write_and_one_for_its_client(tmp_path: Path) -> None:
     world, urls = World().publish(), signer()
     store = local_objects(tmp_path, urls)
-    large = LargeResponses(store, max_bytes=1000, lifetime_s=60.0, clock=lambda: NOW)
+    large = LargeResponses(
+        LargeResponseObjects(store, max_bytes=1000, lifetime_s=60.0, clock=lambda: NOW)
+    )
     worker = RecordedResponseWriter(world.script, "worker")
     headers = [(b"host", b"10.0.0.1:8090")]
     request = Request(b"POST", LARGE_RESPONSE_PATH, b"10.0.0.1", headers, 0, 0.0, b"10.0.0.1:8090")
@@ -37,7 +40,10 @@ async def test_a_worker_gets_a_url_to_write_and_one_for_its_client(tmp_path: Pat
 
 async def test_nothing_is_sent_to_a_worker_that_has_gone(tmp_path: Path) -> None:
     world = World().publish()
-    large = LargeResponses(local_objects(tmp_path), max_bytes=0, lifetime_s=60.0, clock=lambda: NOW)
+    store = local_objects(tmp_path)
+    large = LargeResponses(
+        LargeResponseObjects(store, max_bytes=0, lifetime_s=60.0, clock=lambda: NOW)
+    )
     worker = RecordedResponseWriter(world.script, "worker")
     request = Request(b"POST", LARGE_RESPONSE_PATH, b"gateway", [], 0, 0.0, b"gateway")
     large.serve(request, worker, world.invocation).request_broken()

@@ -17,11 +17,14 @@ from queueing.nats.login import ConnectionOptions
 from tests.support.nats_server import NatsServer, nats_server
 from tests.support.waiting import PATIENCE_S
 from wire.ids import FunctionId, VersionId, request_id
+from wire.source import Source
 
 __all__ = ["nats_server"]
 
 VERSION = FunctionVersion(FunctionId("f"), VersionId("v"), "owner", "n", VersionState.ACTIVE)
 HERE, THERE, GONE = 1, 0xABCD, 7
+URL = "https://gateway.example"
+SOURCE = Source("203.0.113.9", b"https", b"gateway.example")
 
 
 @dataclass
@@ -30,6 +33,7 @@ class Waiting:
     account: str = "caller"
     version: FunctionVersion = VERSION
     is_direct: bool = False
+    source: Source = SOURCE
 
 
 class Third:
@@ -64,7 +68,9 @@ async def test_a_request_is_found_in_the_process_that_gave_its_id(nats_server: N
     ):
         for asked in (here, there):
             for waiting in (one, other):
-                assert await asked.find(waiting.request_id) == QueuedRequest("f", "v", "caller", 3)
+                assert await asked.find(waiting.request_id) == QueuedRequest(
+                    "f", "v", "caller", 3, URL
+                )
             unknown = request_id(b"x" * 16, THERE)
             assert await asked.find(unknown) is None
 
@@ -76,9 +82,11 @@ async def test_a_call_that_a_worker_has_over_a_channel_is_at_position_0(
     async with process(nats_server.url, HERE, sent) as here:
         async with process(nats_server.url, THERE) as there:
             for asked in (here, there):
-                assert await asked.find(sent.request_id) == QueuedRequest("f", "v", "caller", 0)
+                assert await asked.find(sent.request_id) == QueuedRequest(
+                    "f", "v", "caller", 0, URL
+                )
         await nats_server.kill()
-        assert await here.find(sent.request_id) == QueuedRequest("f", "v", "caller", 0)
+        assert await here.find(sent.request_id) == QueuedRequest("f", "v", "caller", 0, URL)
 
 
 async def test_a_request_of_a_process_that_is_gone_is_not_found(nats_server: NatsServer) -> None:

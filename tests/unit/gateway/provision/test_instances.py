@@ -78,6 +78,17 @@ def test_an_entry_follows_its_version_and_deployment_in_any_order() -> None:
     assert touched == [ours] * 5
 
 
+def test_what_is_written_does_not_shorten_a_lease_that_was_renewed_meanwhile() -> None:
+    version = ManagedVersions(lambda _: None).ensure(FUNCTION_ID, VERSION_ID)
+    before = running("w1", registered_with="t1", lease_until=100)
+    version.apply(replace(before, lease_until=120))
+    version.mark_written(replace(before, phase=Phase.STARTING))
+    assert version.instances()[0].lease_until == 120
+    gone = replace(before, is_connected=False, lease_until=0)
+    version.mark_written(gone)
+    assert version.instances() == [gone]
+
+
 def test_a_running_external_worker_that_renews_its_lease_needs_no_pass() -> None:
     changed: list[str] = []
     versions = ManagedVersions(lambda version: changed.append(version.version_id))

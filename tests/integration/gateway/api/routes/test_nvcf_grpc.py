@@ -9,16 +9,20 @@ import grpc.aio
 import pytest
 from grpc import StatusCode
 
+from gateway.api.nvcf_objects import NvcfObjects
 from gateway.api.nvcf_workers import NvcfLogins, NvcfTokens, NvcfWorkers
 from gateway.app.identity import Master
 from gateway.dispatch.nvcf_grpc import GrpcAddresses, WorkerGrpcServer
 from gateway.domain.model import InstanceKey, Phase
+from gateway.domain.queued_request import QueuedRequest
+from gateway.objects.large_responses import LargeResponseObjects
 from queueing.interface import TokenRefused
 from runtime.ids import new_uuid
 from tests.support.certificates import Authority
-from tests.support.control import SCOPES, Client
+from tests.support.control import SCOPES, Client, SetQueue
 from tests.support.identity import Clock, IdentityPlane
 from tests.support.nvcf_calls import NvcfCalls, NvcfIds, nvcf_calls
+from tests.support.objects import local_objects
 from tests.support.waiting import until
 from wire.nvcf_worker_pb2 import WorkerConnect
 
@@ -35,7 +39,11 @@ class Grpc:
         self.workers = NvcfWorkers(
             plane.api, plane.workers, self.tokens, Master(key_file).signer, 600.0
         )
-        self.server = WorkerGrpcServer(self.workers, GrpcAddresses(("127.0.0.1:0",)))
+        large = LargeResponseObjects(
+            local_objects(Path("/nonexistent")), max_bytes=0, lifetime_s=60.0, clock=clock
+        )
+        self.objects = NvcfObjects(plane.api, self.tokens, large, "http://10.0.0.1:8090")
+        self.server = WorkerGrpcServer(self.workers, self.objects, GrpcAddresses(("127.0.0.1:0",)))
         self.logins = NvcfLogins(self.tokens, plane.catalog, 600.0)
 
     @property
@@ -130,6 +138,34 @@ async def test_a_worker_without_a_good_token_is_refused(served: Grpc, clock: Clo
         assert await status_of(calls) is StatusCode.PERMISSION_DENIED
 
 
+async def test_a_worker_asks_about_requests_of_its_own_version_only(served: Grpc) -> None:
+    ids, token, _ = await served.worker()
+    others, _, _ = await served.worker()
+    mine, theirs, unknown = new_uuid(), new_uuid(), new_uuid()
+    requests = served.plane.api.requests
+    assert isinstance(requests, SetQueue)
+    for request_id, its in ((mine, ids), (theirs, others)):
+        found = QueuedRequest(its.function_id, its.version_id, "caller", 0, "https://outside")
+        requests.in_line[request_id] = found
+    async with nvcf_calls(served.address, token, ids) as calls:
+        for request_id in (theirs, unknown, "", mine.upper()):
+            for ask in (calls.large_upload, calls.large_download):
+                with pytest.raises(grpc.aio.AioRpcError) as raised:
+                    await ask(request_id)
+                assert raised.value.code() is StatusCode.NOT_FOUND, request_id
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await calls.assets(request_id, [new_uuid()])
+            assert raised.value.code() is StatusCode.NOT_FOUND
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await calls.assets(mine, ["not an id"])
+        assert raised.value.code() is StatusCode.NOT_FOUND
+        assert await calls.assets(mine, []) == []
+    async with nvcf_calls(served.address, "nvapi-x", ids) as calls:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await calls.large_download(mine)
+        assert raised.value.code() is StatusCode.PERMISSION_DENIED
+
+
 async def test_a_worker_that_is_to_stop_is_refused(served: Grpc) -> None:
     ids, token, _ = await served.worker()
     async with nvcf_calls(served.address, token, ids) as calls:
@@ -186,7 +222,8 @@ async def test_the_service_speaks_tls_with_the_certificate_of_the_moment(
     ids, token, _ = await served.worker()
     first = Authority(tmp_path)
     certificate, key = first.issue("gateway", "localhost")
-    server = WorkerGrpcServer(served.workers, GrpcAddresses(("127.0.0.1:0",), certificate, key))
+    addresses = GrpcAddresses(("127.0.0.1:0",), certificate, key)
+    server = WorkerGrpcServer(served.workers, served.objects, addresses)
     await server.start()
     address = f"localhost:{server.ports[0]}"
     try:

@@ -5,11 +5,14 @@ from typing import cast
 
 from gateway.api.routes.workers import (
     InstanceRecords,
+    PlainHeartbeat,
     WorkerOptions,
     WorkerPorts,
     Workers,
     apply_connect,
     apply_heartbeat,
+    is_renewal,
+    read_plain,
 )
 from gateway.api.schemas.workers import HeartbeatBody
 from gateway.domain.model import Phase
@@ -49,12 +52,41 @@ def test_what_is_the_same_is_not_written_until_the_lease_needs_it() -> None:
     assert apply_heartbeat(FRESH, beat(), 1005.5, LEASE_S).lease_until == 1021
 
 
-def test_every_second_heartbeat_of_an_external_worker_is_written() -> None:
+def test_a_heartbeat_that_says_what_is_stored_only_renews_the_lease() -> None:
+    same = PlainHeartbeat("i1", healthy=True, slots=4, busy=3)
+    assert is_renewal(FRESH, same)
+    assert not is_renewal(FRESH, same._replace(healthy=False))
+    assert not is_renewal(FRESH, same._replace(slots=3))
+    assert not is_renewal(replace(FRESH, is_connected=False), same)
+
+
+def test_only_a_heartbeat_in_the_plain_form_is_read_the_short_way() -> None:
+    plain = b'{"instanceId":"i1","healthy":true,"slots":4,"busy":3}'
+    assert read_plain(plain) == PlainHeartbeat("i1", healthy=True, slots=4, busy=3)
+    assert read_plain(plain[:-1] + b',"stopping":false}') == read_plain(plain)
+    for other in (
+        b"",
+        b"[]",
+        plain[:-1],
+        plain[:-1] + b',"stopping":true}',
+        plain[:-1] + b',"gone":true}',
+        plain[:-1] + b',"gone":false}',
+        plain[:-1] + b',"busy":4}',
+        plain.replace(b'"i1"', b"1"),
+        plain.replace(b"true", b'"true"'),
+        plain.replace(b"4", b"4.0"),
+        plain.replace(b"4", b"true"),
+        plain.replace(b"4", b"-1"),
+        plain.replace(b"3", b"1000001"),
+        plain.replace(b',"busy":3', b""),
+        plain.replace(b"busy", b"Busy"),
+    ):
+        assert read_plain(other) is None, other
+
+
+def test_the_lease_of_an_external_worker_is_a_third_longer() -> None:
     record = instance(phase=Phase.RUNNING, registered_with="t1")
-    first = apply_heartbeat(record, beat(), 1000.0, LEASE_S)
-    assert first.lease_until == 1020
-    assert apply_heartbeat(first, beat(), 1005.0, LEASE_S) is first
-    assert apply_heartbeat(first, beat(), 1010.0, LEASE_S).lease_until == 1030
+    assert apply_heartbeat(record, beat(), 1000.0, LEASE_S).lease_until == 1020
 
 
 def test_what_matters_is_written_at_once() -> None:
