@@ -9,8 +9,10 @@ import re
 from hashlib import sha256
 from typing import NamedTuple
 
+from gateway.domain.account import TOPICS
 from gateway.domain.model import (
     AccountKey,
+    AccountSecretsKey,
     ApiKeyKey,
     ClientKey,
     DeploymentKey,
@@ -36,7 +38,7 @@ INSTANCES = "instances"
 ACCOUNTS = "accounts"
 """``account.<ncaId>`` and ``client.<clientId>``."""
 SECRETS = "secrets"
-"""``secrets.<functionId>.<versionId>``, encrypted."""
+"""``secrets.<functionId>.<versionId>`` and ``<topic>.<ncaId>`` of an account, encrypted."""
 META = "meta"
 """Not records: the leader's lease, the bootstrap digest, public signing keys, secrets of webhooks,
 reservations of functions that are being registered, and notes of processes."""
@@ -64,7 +66,7 @@ class Location(NamedTuple):
     name: str
 
 
-def location_of(key: RecordKey) -> Location:  # noqa: PLR0911 - one line per kind
+def location_of(key: RecordKey) -> Location:  # noqa: C901, PLR0911 - one line per kind
     """Return where the record of ``key`` is stored."""
     match key:
         case VersionKey(function_id, version_id):
@@ -85,6 +87,8 @@ def location_of(key: RecordKey) -> Location:  # noqa: PLR0911 - one line per kin
             return Location(ACCOUNTS, f"client.{_token(client_id)}")
         case SecretsKey(function_id, version_id):
             return Location(SECRETS, f"secrets.{function_id}.{version_id}")
+        case AccountSecretsKey(nca_id, topic):
+            return Location(SECRETS, f"{topic}.{_token(nca_id)}")
 
 
 def reserved_name(account: str) -> str:
@@ -99,7 +103,7 @@ def account_token(account: str) -> str:
     return f"={sha256(account.encode()).hexdigest()[:32]}"
 
 
-def key_at(bucket: str, name: str) -> RecordKey:  # noqa: PLR0911 - one line per kind
+def key_at(bucket: str, name: str) -> RecordKey:  # noqa: C901, PLR0911 - one line per kind
     """Return the key of the record at a location. Raises `RecordError` for an unknown name."""
     if bucket == KEYS:
         return ApiKeyKey(name)
@@ -120,6 +124,8 @@ def key_at(bucket: str, name: str) -> RecordKey:  # noqa: PLR0911 - one line per
             return ClientKey(_text(client_id))
         case ["secrets", function_id, version_id]:
             return SecretsKey(function_id, version_id)
+        case [topic, nca_id] if topic in TOPICS:
+            return AccountSecretsKey(_text(nca_id), topic)
         case _:
             raise RecordError("the name is not known")
 
