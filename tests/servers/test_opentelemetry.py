@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import httpx
 
-from tests.servers.test_servers import FOLDER, HERE, LOADING_S, program, pytestmark
+from tests.servers.environments import HERE, LOADING_S, NEEDS_SERVERS, program
 from tests.support.dev import start_dev
 from tests.support.waiting import PATIENCE_S, until_blocking
 
-__all__ = ["pytestmark"]
+pytestmark = NEEDS_SERVERS
 
 TOKEN = "t0ken, with=+ all%"
 
@@ -55,7 +55,6 @@ def collector() -> Iterator[tuple[str, "queue.SimpleQueue[Export]"]]:
 
 
 def test_a_function_sends_spans_and_metrics_to_its_telemetries(tmp_path: Path) -> None:
-    assert FOLDER
     command = f"{program('opentelemetry', 'python')} {HERE}/apps/opentelemetry_app.py {{port}}"
     dev = start_dev(tmp_path, "--function", f"traced={command}", patience_s=LOADING_S)
     headers = {"authorization": f"Bearer {dev.ready['api_key']}"}
