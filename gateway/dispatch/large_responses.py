@@ -10,6 +10,7 @@ import orjson
 from gateway.dispatch.responses import send_problem
 from gateway.errors import GatewayError
 from gateway.invocation.machine import Invocation
+from gateway.objects.assets import account_folder
 from gateway.objects.interface import ObjectStore
 from http1.stream import NullRequestStream, Request, RequestStream, ResponseWriter, respond
 from runtime.tasks import spawn
@@ -17,7 +18,7 @@ from wire.headers import CONTENT_TYPE
 from wire.worker_api import LargeResponseUrls
 
 PREFIX = "large/"
-"""Prefix of the keys of large responses."""
+"""Prefix of the keys of large responses: ``large/{account}/{requestId}``, the caller's account."""
 _ARCHIVE = "application/zip"
 _UPLOAD_S = 3600.0
 
@@ -50,7 +51,8 @@ class LargeResponses:
 
         Raises `StoreUnavailable`.
         """
-        key, now = f"{PREFIX}{invocation.request_id}", self._clock()
+        key = account_folder(PREFIX, invocation.account) + invocation.request_id
+        now = self._clock()
         upload = await self._store.upload_url(
             key,
             now + _UPLOAD_S,
