@@ -26,6 +26,9 @@ _REPEATED = frozenset(
         "supportedGpus",
         "clusterGroups",
         "assets",
+        "telemetries",
+        "registry-credentials",
+        "recognized-registries",
     }
 )
 """First path segments that have an admin route. Routes of keys, invocation tokens and workers have

@@ -40,7 +40,9 @@ from gateway.api.routes import (
     keys,
     queues,
     registration_tokens,
+    registry_credentials,
     secrets,
+    telemetries,
     tokens,
     webhooks,
 )
@@ -63,6 +65,8 @@ ROUTES: tuple[AnyRoute, ...] = (
     *tokens.ROUTES,
     *secrets.ROUTES,
     *assets.ROUTES,
+    *telemetries.ROUTES,
+    *registry_credentials.ROUTES,
     *webhooks.ROUTES,
 )
 """Every route except those of workers, without the admin routes."""

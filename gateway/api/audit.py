@@ -32,6 +32,8 @@ _IDS = {
     "tokenId": "token_id",
     "ncaId": "nca_id",
     "clientId": "client_id",
+    "telemetryId": "telemetry_id",
+    "registryCredentialId": "registry_credential_id",
 }
 """Fields by the names of ids in paths and documents."""
 _OBJECTS = {
@@ -39,6 +41,8 @@ _OBJECTS = {
     "deployment": {},
     "account": {},
     "gpuSpecification": {"gpuSpecificationId": "gpuSpecificationId"},
+    "telemetry": {},
+    "registryCredential": {},
 }
 """Members of a response with an object whose ids are told; and which other names these have."""
 _is_id = re.compile(r"(?!nvapi-|nvboot-|eyJ)[A-Za-z0-9._:@-]{1,128}").fullmatch

@@ -37,14 +37,14 @@ class NvcfObjects:
 
     async def upload_url(self, text: str, asked: RequestOfVersion) -> str:
         """Return where the worker puts the response of the request."""
-        await self._find(text, asked)
-        return await self._large.upload_url(asked.request_id, self._worker_url)
+        found = await self._find(text, asked)
+        return await self._large.upload_url(found.account, asked.request_id, self._worker_url)
 
     async def download_url(self, text: str, asked: RequestOfVersion) -> str:
         """Return where the client of the request gets its response."""
         found = await self._find(text, asked)
         outside = self._api.objects_url or found.url
-        return await self._large.download_url(asked.request_id, outside)
+        return await self._large.download_url(found.account, asked.request_id, outside)
 
     async def asset(self, text: str, asked: RequestOfVersion, asset_id: str) -> InputAsset:
         """Return an asset of the request's caller with a new URL."""

@@ -37,6 +37,8 @@ _UUIDS = frozenset(
         "requestId",
         "assetId",
         "tokenId",
+        "telemetryId",
+        "registryCredentialId",
     }
 )
 """Path variables that are UUIDs."""

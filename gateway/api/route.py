@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from gateway.api.identity import Identity
 from gateway.api.limits import HeldBodies
 from gateway.api.quota import Quotas
+from gateway.api.secrets.sealed_list import RegistryCredentials, TelemetryEndpoints
 from gateway.auth.registration import Registrations
 from gateway.domain.catalog import Catalog
 from gateway.domain.clusters import Clusters
@@ -85,6 +86,8 @@ class Api:
     requests: RequestLocator
     secrets: SecretStore
     assets: Assets
+    telemetry_endpoints: TelemetryEndpoints
+    registry_credentials: RegistryCredentials
     webhook_secrets: WebhookSecrets
     registrations: Registrations
     clock: Callable[[], float]

@@ -29,6 +29,7 @@ from gateway.domain.model import Change
 from gateway.domain.readmodel import ReadModel
 from gateway.objects.assets import Assets
 from gateway.objects.large_responses import LargeResponseObjects
+from gateway.provision.executor import LaunchCredentials
 from gateway.settings import GatewaySettings
 from gateway.store.account_store import AccountStores
 from gateway.store.names import CONTROL
@@ -106,6 +107,8 @@ class ControlPlane:
         self._given_secret = given_secret(settings.control)
         self._stores = AccountStores(store, self.watcher.wait_until_shown)
         self._secrets = self._master.secret_store(self._stores)
+        self._telemetry_endpoints = self._master.telemetry_endpoints(self._stores)
+        self._registry_credentials = self._master.registry_credentials(self._stores)
         self._webhook_secrets = self._master.webhook_secrets(store)
         self._webhooks: WebhookParts | None = None
         if "api" in settings.roles:
@@ -152,7 +155,11 @@ class ControlPlane:
                 broker,
                 settings.provision,
                 settings.clusters,
-                self._secrets.of_version,
+                LaunchCredentials(
+                    self._secrets.of_version,
+                    self._telemetry_endpoints.environment_of,
+                    self._registry_credentials.logins_of,
+                ),
                 self._workers.environment,
             )
             self._provisioning.queues.count_direct(process.direct)
@@ -209,6 +216,8 @@ class ControlPlane:
             queue=process.broker.queue,
             requests=process.requests,
             assets=process.assets,
+            telemetry_endpoints=self._telemetry_endpoints,
+            registry_credentials=self._registry_credentials,
             webhook_secrets=self._webhook_secrets,
             registrations=self._registrations,
             secrets=self._secrets,

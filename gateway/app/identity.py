@@ -11,6 +11,7 @@ from gateway.api import bootstrap
 from gateway.api.bootstrap import Adoption
 from gateway.api.identity import Identity
 from gateway.api.secrets.master_key import MasterKeyError, key_of, load_or_make, read_private
+from gateway.api.secrets.sealed_list import RegistryCredentials, Seal, TelemetryEndpoints
 from gateway.api.secrets.secret_store import SecretStore
 from gateway.auth.bootstrap import RANDOM_BYTES as SECRET_BYTES
 from gateway.auth.bootstrap import is_secret
@@ -47,6 +48,18 @@ class Master:
         """Return the secrets of function versions, for the API and for the reconciler."""
         sealer = SecretBox(derive_key(self.key, "secrets of functions"))
         return SecretStore(stores, sealer, time.time, os.urandom)
+
+    def telemetry_endpoints(self, stores: AccountStores) -> TelemetryEndpoints:
+        """Return the telemetry endpoints of accounts, for the API and for the reconciler."""
+        return TelemetryEndpoints(self._account_seal(stores))
+
+    def registry_credentials(self, stores: AccountStores) -> RegistryCredentials:
+        """Return the registry credentials of accounts, for the API and for the reconciler."""
+        return RegistryCredentials(self._account_seal(stores))
+
+    def _account_seal(self, stores: AccountStores) -> Seal:
+        box = SecretBox(derive_key(self.key, "secrets of accounts"))
+        return Seal(stores, box, time.time, os.urandom)
 
     def webhook_secrets(self, store: Store) -> WebhookSecrets:
         """Return the secrets with which webhooks are signed."""

@@ -10,11 +10,11 @@ from gateway.domain.model import Change
 from gateway.provision.backend import ProvisioningError
 from gateway.provision.backends import Backends
 from gateway.provision.executor import (
+    NO_CREDENTIALS,
+    LaunchCredentials,
     Ports,
-    SecretsOf,
     WorkerEnvironment,
     no_environment,
-    no_secrets,
 )
 from gateway.provision.kubernetes.manifests import InstanceShape, PodOptions
 from gateway.provision.leader_election import LeaderLease
@@ -45,7 +45,7 @@ class Provisioning:
         broker: GatewayBroker,
         provision: ProvisionSettings,
         clusters: Sequence[ClusterSettings],
-        secrets_of: SecretsOf = no_secrets,
+        credentials: LaunchCredentials = NO_CREDENTIALS,
         worker_environment: WorkerEnvironment = no_environment,
     ) -> None:
         """Raises `ProvisioningError`."""
@@ -62,7 +62,7 @@ class Provisioning:
                 store,
                 Backends(self.backend, self._pods),
                 self.queues,
-                secrets_of,
+                credentials,
                 worker_environment,
             ),
             lambda changed: LeaderLease(store, owner, changed),

@@ -2,9 +2,10 @@
 
 import asyncio
 import mimetypes
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import aiohttp
 import typer
@@ -175,13 +176,31 @@ async def _get(session: aiohttp.ClientSession, url: str, file: Path) -> None:
     try:
         async with session.get(url) as response:
             await _check(response)
-            with file.open("wb") as output:
+            with _whole(file) as output:
                 async for data in response.content.iter_chunked(_READ_BYTES):
                     await asyncio.to_thread(output.write, data)
     except (aiohttp.ClientError, TimeoutError) as error:
         raise Unreachable(f"the download failed: {error}") from None
     except OSError as error:
         raise CommandError(f"{file} cannot be written: {error.strerror}") from None
+
+
+@contextmanager
+def _whole(file: Path) -> Iterator[BinaryIO]:
+    """Write ``file``, which is there, or replaced, once the block has ended without an error."""
+    if file.exists() and not file.is_file():
+        # A pipe or a device.
+        with file.open("wb") as output:
+            yield output
+        return
+    target = file.resolve()
+    part = target.with_name(f"{target.name}.part")
+    try:
+        with part.open("wb") as output:
+            yield output
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 async def _check(response: aiohttp.ClientResponse) -> None:

@@ -35,9 +35,9 @@ class LargeResponses:
         Raises `StoreUnavailable`.
         """
         request_id = invocation.request_id
-        upload = await self._objects.upload_url(request_id, base_url)
+        upload = await self._objects.upload_url(invocation.account, request_id, base_url)
         outside = invocation.source.url.decode("latin-1")
-        download = await self._objects.download_url(request_id, outside)
+        download = await self._objects.download_url(invocation.account, request_id, outside)
         return {"uploadUrl": upload, "downloadUrl": download}
 
     async def _serve(

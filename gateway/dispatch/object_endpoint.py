@@ -5,9 +5,9 @@ server is not in the path.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from urllib.parse import quote
 from weakref import WeakValueDictionary
@@ -16,14 +16,18 @@ from gateway.dispatch.responses import send_problem, with_ids
 from gateway.errors import BodyTooLarge, GatewayError, MethodNotAllowed, NotFound, TooManyTransfers
 from gateway.objects.interface import ObjectInfo, ObjectNotFound, ObjectStore
 from gateway.objects.ranges import chosen_range, etag_of, last_modified_of
-from gateway.objects.signed_urls import PermittedDownload, UrlSigner
+from gateway.objects.signed_urls import PermittedDownload, PermittedUpload, UrlSigner
 from gateway.routing.cross_origin import PageAccess
 from http1.stream import Headers, NullRequestStream, Request, RequestStream, ResponseWriter
 from runtime.tasks import spawn
 from wire.headers import CONTENT_TYPE, NVCF_REQID
 
 MAX_TRANSFERS = 128
-"""Transfers of a listener at a time, each with two pieces in memory; a further one gets 503."""
+"""Transfers of a listener at a time, each with two pieces in memory; a further one gets 503.
+
+An account that has more of them than are free gets 503 too: one alone has half, the next one half
+of the rest, and whoever comes finds one free.
+"""
 _HELD_BYTES = 262_144
 """Bytes of an upload that wait for the disk; then no more are read."""
 
@@ -36,7 +40,7 @@ OnTransfer = Callable[[Request, int, str], None]
 class ObjectEndpoint:
     """Serves requests whose path begins with `gateway.objects.signed_urls.PATH`."""
 
-    __slots__ = ("_ends", "_on_response", "_room", "_signer", "_store", "_transfers")
+    __slots__ = ("_ends", "_of_folders", "_on_response", "_room", "_signer", "_store", "_transfers")
 
     def __init__(
         self, store: ObjectStore, signer: UrlSigner, room: Room, on_response: OnTransfer
@@ -46,6 +50,8 @@ class ObjectEndpoint:
         self._room = room
         self._on_response = on_response
         self._transfers = 0
+        self._of_folders: Counter[str] = Counter()
+        """Transfers by the folder of the object: it is an account's."""
         self._ends: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def serve(self, request: Request, client: ResponseWriter, access: PageAccess) -> RequestStream:
@@ -90,6 +96,16 @@ class ObjectEndpoint:
 
     async def _send(self, request: Request, transfer: "_Transfer", response: "_Response") -> None:
         permitted = await self._signer.check_download(request.target)
+        with self._share_of(permitted.key):
+            await self._send_object(request, permitted, transfer, response)
+
+    async def _send_object(
+        self,
+        request: Request,
+        permitted: PermittedDownload,
+        transfer: "_Transfer",
+        response: "_Response",
+    ) -> None:
         if request.method == b"HEAD":
             info = await self._store.stat(permitted.key)
             if info is None:
@@ -124,6 +140,16 @@ class ObjectEndpoint:
         self, request: Request, body: "_ReceivedBody", response: "_Response"
     ) -> None:
         permitted = await self._signer.check_upload(request.target, request.values)
+        with self._share_of(permitted.key):
+            await self._receive_object(request, permitted, body, response)
+
+    async def _receive_object(
+        self,
+        request: Request,
+        permitted: PermittedUpload,
+        body: "_ReceivedBody",
+        response: "_Response",
+    ) -> None:
         room = await self._room(permitted.key)
         limit = permitted.max_bytes if room is None else min(room, permitted.max_bytes)
         if limit < (request.body_bytes or 0):
@@ -155,6 +181,20 @@ class ObjectEndpoint:
             )
         response.send_head(200, [], 0)
         response.end()
+
+    @contextmanager
+    def _share_of(self, key: str) -> Iterator[None]:
+        """Count a transfer while the block runs. Raises `TooManyTransfers`."""
+        folder = key.rpartition("/")[0]
+        if self._of_folders[folder] > MAX_TRANSFERS - self._transfers:
+            raise TooManyTransfers("The account has as many transfers as this process can give it")
+        self._of_folders[folder] += 1
+        try:
+            yield
+        finally:
+            self._of_folders[folder] -= 1
+            if not self._of_folders[folder]:
+                del self._of_folders[folder]
 
     def _end_of(self, key: str) -> asyncio.Lock:
         """Return the lock for what has the same prefix as ``key``."""

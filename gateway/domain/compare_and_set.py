@@ -10,13 +10,22 @@ does not use this module: there, `Conflict` means that the record exists.
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from gateway.domain.model import Deployment, Function, FunctionVersion, Secrets, VersionDetails
+from gateway.domain.model import (
+    AccountSecrets,
+    Deployment,
+    Function,
+    FunctionVersion,
+    Secrets,
+    VersionDetails,
+)
 from gateway.domain.ports import AccountStore
 from gateway.errors import Conflict
 
 Value = TypeVar("Value")
 NewValue = TypeVar("NewValue")
-Deletable = TypeVar("Deletable", Function, FunctionVersion, VersionDetails, Deployment, Secrets)
+Deletable = TypeVar(
+    "Deletable", Function, FunctionVersion, VersionDetails, Deployment, Secrets, AccountSecrets
+)
 
 ATTEMPTS = 32
 """Up to this many concurrent writers of one record succeed without a 409."""

@@ -64,6 +64,12 @@ class Document:
     def number_or_none(self, name: str) -> int | None:
         return self.number(name) if self.has(name) else None
 
+    def value(self, name: str) -> object:
+        """Return a member that may be of any type but null."""
+        if not self.has(name):
+            raise RecordError(f"{name} is missing")
+        return self._members[name]
+
     def flag(self, name: str) -> bool:
         value = self._members.get(name)
         if not isinstance(value, bool):

@@ -82,6 +82,14 @@ class SecretsKey:
     version_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class AccountSecretsKey:
+    """Key of the `AccountSecrets` of an account about one ``topic``."""
+
+    nca_id: str
+    topic: str
+
+
 RecordKey = (
     FunctionKey
     | VersionKey
@@ -93,6 +101,7 @@ RecordKey = (
     | AccountKey
     | ClientKey
     | SecretsKey
+    | AccountSecretsKey
 )
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple, Self
 
 import orjson
 
-from gateway.domain.account import Account, Client, Secrets
+from gateway.domain.account import Account, AccountSecrets, Client, Secrets
 from gateway.domain.cors import PagePolicy
 from gateway.domain.deployment import (
     Deployment,
@@ -26,6 +26,7 @@ from gateway.domain.deployment import (
 from gateway.domain.documents import EMPTY, SCHEMA, Document, RecordError, read
 from gateway.domain.keys import (
     AccountKey,
+    AccountSecretsKey,
     ApiKeyKey,
     ClientKey,
     DeploymentKey,
@@ -50,6 +51,8 @@ __all__ = [
     "SERVING",
     "Account",
     "AccountKey",
+    "AccountSecrets",
+    "AccountSecretsKey",
     "ApiKey",
     "ApiKeyKey",
     "Change",
@@ -325,6 +328,7 @@ Record = (
     | Account
     | Client
     | Secrets
+    | AccountSecrets
 )
 
 
@@ -358,6 +362,7 @@ _KINDS: Mapping[str, type[Record]] = {
     "account": Account,
     "client": Client,
     "secrets": Secrets,
+    "account-secrets": AccountSecrets,
 }
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from gateway.domain.model import (
+    AccountSecrets,
     Deployment,
     Function,
     FunctionVersion,
@@ -12,7 +13,7 @@ from gateway.domain.model import (
     VersionDetails,
 )
 
-Owned = Function | FunctionVersion | VersionDetails | Deployment | Secrets
+Owned = Function | FunctionVersion | VersionDetails | Deployment | Secrets | AccountSecrets
 """A record that belongs to an account."""
 
 
@@ -42,8 +43,14 @@ class AccountStore(Protocol):
     async def secrets(self, function_id: str, version_id: str) -> tuple[Secrets, int] | None:
         """Return the sealed secrets of a version and their revision."""
 
+    async def account_secrets(self, topic: str) -> tuple[AccountSecrets, int] | None:
+        """Return the sealed list of ``topic`` and its revision."""
+
     async def show_deployments(self) -> None:
         """Wait until the model of this process shows every deployment that is stored now."""
+
+    async def show_versions(self) -> None:
+        """Wait until the model of this process shows every version that is stored now."""
 
     async def reservations(self) -> tuple[Mapping[str, int], int]:
         """Return the functions that are being registered, by id, and the revision of this.

@@ -175,13 +175,18 @@ class Assets:
 
 
 def folder_of(account: str) -> str:
-    """Return the prefix of an account's assets, which is no prefix of another account's.
+    """Return the prefix of an account's assets, which is no prefix of another account's."""
+    return account_folder(PREFIX, account)
+
+
+def account_folder(prefix: str, account: str) -> str:
+    """Return the prefix of what an account has below ``prefix``.
 
     A name with other characters than ``[a-z0-9_-]``, or a long one, is replaced by its digest: in
     capital letters it would be another one's on some file systems.
     """
     part = account if _is_plain(account) else f"={sha256(account.encode()).hexdigest()}"
-    return f"{PREFIX}{part}/"
+    return f"{prefix}{part}/"
 
 
 def _key(account: str, asset_id: str) -> str:

@@ -1,10 +1,12 @@
 """Responses that are too large to be passed on: a worker puts them here, the client gets a URL.
 
-The response of a request is the object ``large/{requestId}``, a zip file (`docs/wire.md` §5.6).
+The response of a request is the object ``large/{account}/{requestId}``, of the caller's account: a
+zip file (`docs/wire.md` §5.6).
 """
 
 from collections.abc import Callable
 
+from gateway.objects.assets import account_folder
 from gateway.objects.interface import ObjectStore
 
 PREFIX = "large/"
@@ -27,20 +29,20 @@ class LargeResponseObjects:
         self._lifetime_s = lifetime_s
         self._clock = clock
 
-    async def upload_url(self, request_id: str, base_url: str) -> str:
+    async def upload_url(self, account: str, request_id: str, base_url: str) -> str:
         """Return where a worker puts the response; it reaches a process at ``base_url``."""
         return await self._store.upload_url(
-            f"{PREFIX}{request_id}",
+            account_folder(PREFIX, account) + request_id,
             self._clock() + _UPLOAD_S,
             content_type=_ARCHIVE,
             max_bytes=self._max_bytes,
             base_url=base_url,
         )
 
-    async def download_url(self, request_id: str, base_url: str) -> str:
+    async def download_url(self, account: str, request_id: str, base_url: str) -> str:
         """Return where a client gets the response; it reaches the gateway at ``base_url``."""
         return await self._store.download_url(
-            f"{PREFIX}{request_id}",
+            account_folder(PREFIX, account) + request_id,
             self._clock() + self._lifetime_s,
             base_url=base_url,
             file_name=f"{request_id}.zip",

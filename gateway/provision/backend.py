@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Protocol
 
 from gateway.domain.model import GpuSpec, Instance, VersionDetails
+from gateway.domain.telemetry_endpoint import credentials_in
 
 OnChange = Callable[[str, str], None]
 """Called with the function id and the version id of an instance whose status has changed."""
@@ -51,7 +52,9 @@ class LaunchSpec:
     """Everything that a backend needs to run one instance.
 
     ``secrets`` are values by name. ``worker_environment`` holds the settings with which the
-    instance's worker logs in to the platform.
+    instance's worker logs in to the platform. ``variables`` are those of the inference server that
+    have credentials in them. ``registry_logins`` is a file of Docker's logins for the function's
+    image, empty if the account has none.
     """
 
     instance: Instance
@@ -59,6 +62,12 @@ class LaunchSpec:
     details: VersionDetails
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     worker_environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    registry_logins: str = field(default="", repr=False)
+
+    def hidden(self) -> list[str]:
+        """Return the texts that are masked in messages about the instance."""
+        return [*self.secrets.values(), *credentials_in(self.variables)]
 
 
 class Backend(Protocol):

@@ -82,6 +82,10 @@ class Queues(Protocol):
 
 SecretsOf = Callable[[VersionDetails], Awaitable[Mapping[str, str]]]
 """Returns the values of a version's secrets by name."""
+VariablesOf = Callable[[VersionDetails], Awaitable[Mapping[str, str]]]
+"""Returns the inference server's variables that have credentials. May raise `Conflict`."""
+LoginsOf = Callable[[VersionDetails], Awaitable[str]]
+"""Returns a file of Docker's logins for a version's image, empty if there is none."""
 WorkerEnvironment = Callable[[Instance], Awaitable[Mapping[str, str]]]
 """Returns the settings with which an instance's worker logs in to the platform."""
 
@@ -101,9 +105,29 @@ async def no_secrets(details: VersionDetails) -> Mapping[str, str]:  # noqa: ARG
     return {}
 
 
+async def no_logins(details: VersionDetails) -> str:  # noqa: ARG001
+    """Return no logins."""
+    return ""
+
+
 async def no_environment(instance: Instance) -> Mapping[str, str]:  # noqa: ARG001
     """Return no settings: the worker uses its own defaults."""
     return {}
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchCredentials:
+    """What the instances of a version get that must not be seen elsewhere.
+
+    Every call may raise `StoreUnavailable`.
+    """
+
+    secrets_of: SecretsOf = no_secrets
+    variables_of: VariablesOf = no_secrets
+    logins_of: LoginsOf = no_logins
+
+
+NO_CREDENTIALS = LaunchCredentials()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +137,7 @@ class Ports:
     records: VersionRecords
     backend: Backend
     queues: Queues
-    secrets_of: SecretsOf = no_secrets
+    credentials: LaunchCredentials = NO_CREDENTIALS
     worker_environment: WorkerEnvironment = no_environment
 
 
@@ -248,12 +272,15 @@ class Executor:
         details, _ = await self._get(VersionDetails, name)
         if details is None:
             raise Conflict("the version is being deleted")
+        credentials = self._ports.credentials
         return LaunchSpec(
             instance,
             spec,
             details,
-            await self._ports.secrets_of(details),
+            await credentials.secrets_of(details),
             await self._ports.worker_environment(instance),
+            await credentials.variables_of(details),
+            await credentials.logins_of(details),
         )
 
     async def _stop(self, version: VersionInstances, instance_id: str, grace_s: float) -> None:

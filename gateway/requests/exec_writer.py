@@ -20,6 +20,8 @@ from wire.headers import CONTENT_TYPE, LOCATION, NVCF_PERCENT_COMPLETE, NVCF_STA
 from wire.http1 import chunk_data, split_lines
 
 _JSON = (CONTENT_TYPE, b"application/json")
+_IN_PROGRESS = 202
+"""Its location is the status path of ``pexec``."""
 _OF_BODY = frozenset(
     {
         CONTENT_TYPE,
@@ -127,6 +129,9 @@ class ExecWriter:
             as_text=self._as_text,
         )
         kept = [header for header in headers if header[0] not in _OF_BODY]
+        if LOCATION in values and status == self._status != _IN_PROGRESS:
+            # 201, and redirects but 302: with the status, the place it is about.
+            kept.append((LOCATION, values[LOCATION]))
         kept += [_JSON, (NVCF_STATUS, nvcf_status(status))]
         self._client.send_head(status, kept, len(text))
         self._client.send_data(text)

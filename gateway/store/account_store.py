@@ -12,6 +12,8 @@ import orjson
 
 from gateway.domain.documents import SCHEMA, Document, read
 from gateway.domain.model import (
+    AccountSecrets,
+    AccountSecretsKey,
     Deployment,
     DeploymentKey,
     DetailsKey,
@@ -33,7 +35,9 @@ WaitUntilShown = Callable[[str, int], Awaitable[bool]]
 """Waits until the model of this process shows a revision of a bucket; returns `False` if that takes
 too long (`gateway.store.watcher.Watcher.wait_until_shown`)."""
 
-Kind = TypeVar("Kind", Function, FunctionVersion, VersionDetails, Deployment, Secrets)
+Kind = TypeVar(
+    "Kind", Function, FunctionVersion, VersionDetails, Deployment, Secrets, AccountSecrets
+)
 
 
 class AccountStores:
@@ -76,6 +80,13 @@ class AccountStore:
 
     async def secrets(self, function_id: str, version_id: str) -> tuple[Secrets, int] | None:
         return await self._own(Secrets, SecretsKey(function_id, version_id))
+
+    async def account_secrets(self, topic: str) -> tuple[AccountSecrets, int] | None:
+        return await self._own(AccountSecrets, AccountSecretsKey(self.account, topic))
+
+    async def show_versions(self) -> None:
+        await self._show(DETAILS, "details")
+        await self._show(FUNCTIONS, "version")
 
     async def show_deployments(self) -> None:
         await self._show(DETAILS, "deployment")

@@ -9,8 +9,10 @@ import re
 from hashlib import sha256
 from typing import NamedTuple
 
+from gateway.domain.account import TOPICS
 from gateway.domain.model import (
     AccountKey,
+    AccountSecretsKey,
     ApiKeyKey,
     ClientKey,
     DeploymentKey,
@@ -38,7 +40,7 @@ are written again: by the reconciler, or workers that register again, and by the
 ACCOUNTS = "accounts"
 """``account.<ncaId>`` and ``client.<clientId>``."""
 SECRETS = "secrets"
-"""``secrets.<functionId>.<versionId>``, encrypted."""
+"""``secrets.<functionId>.<versionId>`` and ``<topic>.<ncaId>`` of an account, encrypted."""
 META = "meta"
 """Not records: the leader's lease, the bootstrap digest, public signing keys, secrets of webhooks,
 reservations of functions that are being registered, and notes of processes."""
@@ -89,6 +91,8 @@ def location_of(key: RecordKey) -> Location:  # noqa: C901, PLR0911 - one line p
             return Location(ACCOUNTS, f"client.{_token(client_id)}")
         case SecretsKey(function_id, version_id):
             return Location(SECRETS, f"secrets.{function_id}.{version_id}")
+        case AccountSecretsKey(nca_id, topic):
+            return Location(SECRETS, f"{topic}.{_token(nca_id)}")
 
 
 def reserved_name(account: str) -> str:
@@ -126,6 +130,8 @@ def key_at(bucket: str, name: str) -> RecordKey:  # noqa: C901, PLR0911 - one li
             return ClientKey(_text(client_id))
         case ["secrets", function_id, version_id]:
             return SecretsKey(function_id, version_id)
+        case [topic, nca_id] if topic in TOPICS:
+            return AccountSecretsKey(_text(nca_id), topic)
         case _:
             raise RecordError("the name is not known")
 

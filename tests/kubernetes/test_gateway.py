@@ -1,5 +1,6 @@
 """A gateway whose functions are pods: deployed, called, and undeployed under load."""
 
+import base64
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from gateway.auth.keys import digest_of, new_key
 from gateway.auth.scopes import ADMIN_TOKEN_SCOPES
 from gateway.domain.model import EVERYTHING, ApiKey
 from gateway.domain.principal import INVOKE
-from tests.kubernetes.cluster import DEPLOYMENTS, Cluster
+from tests.kubernetes.cluster import DEPLOYMENTS, SECRETS, Cluster
 from tests.kubernetes.kubelet import Kubelet
 from tests.kubernetes.servers import START_S, Servers
 from tests.support.followed_store import opened
@@ -156,3 +157,27 @@ async def test_kubernetes_own_reason_is_in_the_health_info(
         return "inference: ImagePullBackOff: no such tag" in await health()
 
     await until(is_told, timeout_s=START_S)
+
+
+async def test_an_image_is_pulled_with_the_login_that_its_account_has_for_the_registry(
+    api: httpx.AsyncClient, cluster: Cluster
+) -> None:
+    login = base64.b64encode(b"me:hunter2").decode()
+    for hostname in ("docker.io", "nvcr.io"):
+        credential = {
+            "registryHostname": hostname,
+            "secret": {"name": hostname, "value": login},
+            "artifactTypes": ["CONTAINER"],
+        }
+        added = await api.post("/v2/nvcf/registry-credentials", json=credential)
+        assert added.status_code == 200, added.text
+    await deployed(api)
+    (made,) = await until(lambda: cluster.objects(DEPLOYMENTS), timeout_s=START_S)
+    names = made["spec"]["template"]["spec"]["imagePullSecrets"]
+    assert names == [{"name": f"{made['metadata']['name']}-pull"}]
+    found = await until(lambda: cluster.get(SECRETS, names[0]["name"]), timeout_s=START_S)
+    assert found["type"] == "kubernetes.io/dockerconfigjson"
+    assert found["metadata"]["ownerReferences"][0]["uid"] == made["metadata"]["uid"]
+    # The image's registry is Docker's hub.
+    logins = json.loads(base64.b64decode(found["data"][".dockerconfigjson"]))
+    assert logins == {"auths": {"https://index.docker.io/v1/": {"auth": login}}}

@@ -6,7 +6,6 @@ where these can send headers.
 """
 
 import json
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from tests.servers.environments import HERE, LOADING_S, NEEDS_SERVERS, program
 from tests.support.chromium import (
     HOW_TO_GET_ONE,
     connected,
@@ -25,19 +25,7 @@ from tests.support.chromium import (
 from tests.support.dev import Dev, start_dev
 from tests.support.waiting import PATIENCE_S, until
 
-FOLDER = os.environ.get("MODEL_SERVERS", "")
-HERE = Path(__file__).parent
-LOADING_S = 240.0
-
-pytestmark = [
-    pytest.mark.skipif(not FOLDER, reason="make test-servers installs the servers"),
-    pytest.mark.timeout(LOADING_S + 60),
-]
-
-
-def program(server: str, name: str) -> str:
-    """Return a program of a server's environment, without this project's packages in its path."""
-    return f"env -u PYTHONPATH {FOLDER}/{server}/bin/{name}"
+pytestmark = NEEDS_SERVERS
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from aiohttp.test_utils import TestServer
 from gateway.api.app import build_app
 from gateway.api.identity import Identity
 from gateway.api.route import Api
+from gateway.api.secrets.sealed_list import RegistryCredentials, Seal, TelemetryEndpoints
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.bootstrap import BootstrapCheck
 from gateway.auth.keys import digest_of, new_key
@@ -81,6 +82,12 @@ CLUSTERS = Clusters(
             "external",
             (Gpu("A10G", (InstanceType("own"),)),),
             accounts=frozenset({"has-workers"}),
+        ),
+        ClusterGroup(
+            "pods",
+            "kubernetes",
+            (Gpu("L40S", (InstanceType("own"),)),),
+            accounts=frozenset({"has-pods", "nvcf-default"}),
         ),
     ]
 )
@@ -230,6 +237,11 @@ class ControlPlane:
         return Client(self.session, None)
 
 
+def seal_of(stores: AccountStores) -> Seal:
+    """Return how lists are sealed, with a key of its own."""
+    return Seal(stores, SecretBox(os.urandom(32)), time.time, os.urandom)
+
+
 def version_path(function_id: str, version_id: str) -> str:
     return f"/v2/nvcf/functions/{function_id}/versions/{version_id}"
 
@@ -256,18 +268,22 @@ async def control_plane(
     queue = queue or SetQueue()
     signer = TokenSigner(os.urandom(MASTER_BYTES))
     credentials = CredentialStore(store, watcher.wait_until_shown)
+    stores = AccountStores(store, watcher.wait_until_shown)
+    seal = seal_of(stores)
     api = Api(
         authenticate=Authenticator(
             catalog.model, VerificationKeys(signer), BootstrapCheck()
         ).authenticate,
         identity=Identity(credentials, signer, os.urandom),
-        stores=AccountStores(store, watcher.wait_until_shown),
+        stores=stores,
         catalog=catalog,
         clusters=CLUSTERS,
         queue=queue,
         requests=queue,
         secrets=vault or OpenVault(),
         assets=assets or no_assets(),
+        telemetry_endpoints=TelemetryEndpoints(seal),
+        registry_credentials=RegistryCredentials(seal),
         webhook_secrets=WebhookSecrets(store, SecretBox(os.urandom(32)), time.time, os.urandom),
         registrations=Registrations(store, time.time),
         clock=time.time,

@@ -120,6 +120,8 @@ async def identity_plane(
         requests=queue,
         secrets=secret_store,
         assets=no_assets(),
+        telemetry_endpoints=master.telemetry_endpoints(stores),
+        registry_credentials=master.registry_credentials(stores),
         webhook_secrets=master.webhook_secrets(store),
         registrations=registrations,
         clock=clock or time.time,

@@ -12,6 +12,7 @@ from typing import Any
 
 from gateway.app.provisioning import Provisioning
 from gateway.domain.model import Change, Instance, VersionDetails
+from gateway.provision.executor import LaunchCredentials
 from gateway.provision.queues import Queues
 from gateway.settings import ClusterSettings, ProvisionSettings
 from gateway.store.names import CONTROL
@@ -95,7 +96,7 @@ class Provisioner:
             self.broker,
             ProvisionSettings(folder=folder, **{**PROVISION, **settings}),
             [CLUSTER],
-            self._secrets,
+            LaunchCredentials(self._secrets),
             self._worker_environment,
         )
         self.reconciler = self.provisioning.reconciler

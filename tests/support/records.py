@@ -2,8 +2,10 @@
 
 from hypothesis import strategies as st
 
+from gateway.domain.account import TOPICS
 from gateway.domain.model import (
     Account,
+    AccountSecrets,
     ApiKey,
     Client,
     Deployment,
@@ -80,6 +82,7 @@ RECORDS: st.SearchStrategy[Record] = st.one_of(
     st.builds(Account, TEXTS, TEXTS, SECONDS, TEXTS),
     st.builds(Client, TEXTS, TEXTS),
     st.builds(Secrets, *IDS, st.binary(max_size=20), TEXTS),
+    st.builds(AccountSecrets, TEXTS, st.sampled_from(TOPICS), st.binary(max_size=20), TEXTS),
     st.builds(Function, UUIDS.map(FunctionId), TEXTS, ACCOUNTS, st.booleans()),
     st.builds(
         FunctionVersion,

@@ -13,6 +13,7 @@ from gateway.api.identity import Identity
 from gateway.api.route import Api, Call
 from gateway.api.routes.workers import WorkerOptions, WorkerPorts, Workers
 from gateway.api.schemas.workers import ConnectBody, ConnectResponse
+from gateway.api.secrets.sealed_list import RegistryCredentials, TelemetryEndpoints
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.bootstrap import BootstrapCheck
 from gateway.auth.registration import Registrations
@@ -33,7 +34,7 @@ from queueing.nats.accounts.credentials import LoginFiles, NatsWorkerCredentials
 from queueing.nats.admin import JetStreamAdmin
 from queueing.nats.connection import NatsConnection
 from runtime.ids import new_uuid
-from tests.support.control import CLUSTERS, OpenVault, SetQueue
+from tests.support.control import CLUSTERS, OpenVault, SetQueue, seal_of
 from tests.support.deployments import instance
 from tests.support.free_ports import free_port
 from tests.support.nats_logins import GuardedNats
@@ -207,16 +208,20 @@ def _api(store: Store, signer: TokenSigner) -> Api:
     async def shown(bucket: str, revision: int) -> bool:
         return True
 
+    stores = AccountStores(store, shown)
+    seal = seal_of(stores)
     return Api(
         authenticate=Authenticator(model, VerificationKeys(signer), BootstrapCheck()).authenticate,
         identity=Identity(CredentialStore(store, shown), signer, os.urandom),
-        stores=AccountStores(store, shown),
+        stores=stores,
         catalog=Catalog(model),
         clusters=CLUSTERS,
         queue=queue,
         requests=queue,
         secrets=OpenVault(),
         assets=no_assets(),
+        telemetry_endpoints=TelemetryEndpoints(seal),
+        registry_credentials=RegistryCredentials(seal),
         webhook_secrets=WebhookSecrets(store, SecretBox(os.urandom(32)), time.time, os.urandom),
         registrations=Registrations(store, time.time),
         clock=time.time,

@@ -139,7 +139,7 @@ async def _find(api: Api, call: AnyCall) -> tuple[Account, int]:
 
 
 async def _delete(api: Api, account: Account, revision: int) -> None:
-    """Revoke the account's keys, delete its clients, then its record.
+    """Revoke the account's keys, delete its clients and what is sealed, then its record.
 
     Raises `Conflict` if one of them was changed at the same time. The record is deleted last: an
     account whose deletion was interrupted can be deleted again.
@@ -151,6 +151,8 @@ async def _delete(api: Api, account: Account, revision: int) -> None:
             await credentials.put(replace(found[0], is_revoked=True), found[1])
     for client_id in await _client_ids(api, account.nca_id):
         await _delete_client(api, client_id, account.nca_id)
+    await api.telemetry_endpoints.delete(account.nca_id)
+    await api.registry_credentials.delete(account.nca_id)
     await credentials.delete(account.key, revision)
 
 

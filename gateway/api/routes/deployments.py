@@ -34,10 +34,12 @@ from gateway.domain.lifecycle import SpecRequest
 from gateway.domain.model import (
     Deployment,
     FunctionVersion,
+    GpuSpec,
     VersionState,
 )
 from gateway.domain.ports import AccountStore
 from gateway.domain.readmodel import FunctionEntry
+from gateway.domain.telemetry_endpoint import check_version, endpoint_ids
 from gateway.errors import BadRequest, Conflict, NotFound
 from queueing.interface import QueueUnavailable
 
@@ -59,6 +61,7 @@ async def deploy(api: Api, call: Call[Deploy, None]) -> DeploymentResponse:
     specs = lifecycle.choose_specs(
         requests, api.clusters, call.account, source_of(spec), api.new_id
     )
+    await _check_telemetries(api, call.account, spec, specs)
     deployment, wanted = lifecycle.deploy_records(
         version, api.new_id(), specs, api.clock(), api.deploy_timeout_s
     )
@@ -240,6 +243,21 @@ def _check_requests(
         for name in ("configuration", "helmValidationPolicy"):
             if name in request.extra and "helmChart" not in spec:
                 raise BadRequest(f"{name} is for Helm functions")
+
+
+async def _check_telemetries(
+    api: Api, account: str, spec: Mapping[str, object], specs: Sequence[GpuSpec]
+) -> None:
+    """Raise `BadRequest` for telemetries that the version's instances could not send to."""
+    if not endpoint_ids(spec):
+        return
+    for one in specs:
+        if one.is_external:
+            raise BadRequest(
+                f"telemetries: others start the workers of cluster '{one.backend}'; deploy a "
+                "version without it there, and give OTEL_EXPORTER_OTLP_* to its servers yourself"
+            )
+    check_version(spec, await api.telemetry_endpoints.of(account), ())
 
 
 def _no_deployment() -> NotFound:

@@ -33,6 +33,7 @@ from gateway.domain.lifecycle import check_family, register_records, timestamp
 from gateway.domain.model import Function, FunctionVersion
 from gateway.domain.rate_limit import policy_of
 from gateway.domain.readmodel import FunctionEntry
+from gateway.domain.telemetry_endpoint import check_version
 from gateway.errors import BadRequest, Forbidden
 from wire.ids import FunctionId, VersionId
 
@@ -44,7 +45,7 @@ async def create(api: Api, call: Call[CreateFunction, None]) -> FunctionResponse
     """Register a function with its first version."""
     if not call.principal.reach.own:
         raise Forbidden("The credential is valid for some functions only, not for new ones")
-    _check(call.body)
+    await _check(api, call)
     function_id, store = FunctionId(api.new_id()), call.store(api)
     async with api.quotas.reserve(store, api.catalog, function_id, api.clock()):
         await store.put(Function(function_id, call.account), 0)
@@ -61,7 +62,7 @@ async def create_version(api: Api, call: Call[CreateFunction, None]) -> Function
         if details is not None:
             kinds.append(str(details.spec.get("functionType")))
     check_family(kinds, call.body.function_type or "DEFAULT")
-    _check(call.body)
+    await _check(api, call)
     return await _register(api, call, FunctionId(call.function_id))
 
 
@@ -248,11 +249,14 @@ async def _own_entry(api: Api, call: Call[CreateFunction, None]) -> FunctionEntr
     return find_owned_function(api, call)
 
 
-def _check(body: CreateFunction) -> None:
+async def _check(api: Api, call: Call[CreateFunction, None]) -> None:
     """Raise `BadRequest`, before anything is written, for what the body's model cannot check."""
-    if body.telemetries is not None:
-        raise BadRequest("The account has no telemetries with these ids")
-    _check_size(body.spec())
+    spec = call.body.spec()
+    if call.body.telemetries is not None:
+        variables = [entry.key for entry in call.body.container_environment or ()]
+        endpoints = await api.telemetry_endpoints.of(call.account)
+        check_version(spec, endpoints, variables)
+    _check_size(spec)
 
 
 def _check_size(spec: Mapping[str, object]) -> None:

@@ -15,6 +15,7 @@ AccountName = Annotated[
     text_rule(r"^[^\x00-\x1f\x7f]+$", "not have control characters", max_length=36),
 ]
 MaxFunctions = Annotated[int, Field(ge=1, le=1_000_000), WHOLE]
+MaxListed = Annotated[int, Field(ge=1, le=1_000_000), WHOLE]
 KeptLimit = Annotated[int, Field(ge=0, le=1_000_000), WHOLE]
 ClientId = Annotated[str, VISIBLE_ID]
 
@@ -25,10 +26,8 @@ class AccountLimits(Body):
     max_functions_allowed: MaxFunctions | None = None
     max_tasks_allowed: KeptLimit | None = None
     """Kept and returned; tasks do not exist here."""
-    max_telemetries_allowed: KeptLimit | None = None
-    """Kept and returned; telemetries do not exist here."""
-    max_registry_credentials_allowed: KeptLimit | None = None
-    """Kept and returned; registry credentials do not exist here."""
+    max_telemetries_allowed: MaxListed | None = None
+    max_registry_credentials_allowed: MaxListed | None = None
 
     def apply(self, account: Account) -> Account:
         """Return ``account`` with the limits that the body names."""

@@ -167,12 +167,20 @@ def _flag(value: object) -> object:
     return value
 
 
+def _split(value: object) -> object:
+    if not isinstance(value, list):
+        return value
+    return [part.strip() for text in value for part in str(text).split(",") if part.strip()]
+
+
 def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 WHOLE = BeforeValidator(_whole)
 """For members of type `int`, after their bounds: strict models accept 3.0 as 3 (RFC 8259 §6)."""
+SPLIT = BeforeValidator(_split)
+"""For lists in queries: accepts both ``?name=a&name=b`` and ``?name=a,b``."""
 MAX_URI_CHARS = 2048
 Target = Annotated[
     str,

@@ -6,6 +6,7 @@ import orjson
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
 from gateway.api.schemas.fields import (
+    SPLIT,
     WHOLE,
     Body,
     Flag,
@@ -254,14 +255,7 @@ class UpdateRateLimit(Body):
     rate_limit: RateLimit
 
 
-def _split(value: object) -> object:
-    """Accept both ``?visibility=a&visibility=b`` and ``?visibility=a,b``."""
-    if not isinstance(value, list):
-        return value
-    return [part.strip() for text in value for part in str(text).split(",") if part.strip()]
-
-
-Visibilities = Annotated[list[VisibilityName], items(16), BeforeValidator(_split)]
+Visibilities = Annotated[list[VisibilityName], items(16), SPLIT]
 
 
 class IdsQuery(Query):

@@ -38,6 +38,7 @@ from gateway.provision.kubernetes.manifests import (
     deployment,
     disruption_budget,
     name_of,
+    pull_secret,
     secret,
     selector_of,
 )
@@ -303,7 +304,7 @@ class KubernetesBackend:
 
     def _masked(self, one: _Instance, text: str) -> str:
         """Mask the values of secrets, as far as this process knows them."""
-        for value in one.launch.secrets.values() if one.launch is not None else ():
+        for value in one.launch.hidden() if one.launch is not None else ():
             if len(value) >= _MIN_SECRET_CHARS:
                 text = text.replace(value, "***")
         return text
@@ -386,6 +387,8 @@ class KubernetesBackend:
         options = self._options
         owner = await self._api.apply(deployment(launch, options, 0))
         await self._api.apply(secret(launch, options, owner))
+        if (logins := pull_secret(launch, options, owner)) is not None:
+            await self._api.apply(logins)
         owners = {owner["metadata"]["uid"]: owner}
         for found in self._deployments.objects.values():
             labels = found["metadata"].get("labels") or {}

@@ -2,7 +2,9 @@
 
     Deployment           0 or 1 pods: the function's container, and the worker agent beside it as a
                          native sidecar (an init container that is always restarted)
-    Secret               the agent's settings with its token, and the function's secrets.json;
+    Secret               the agent's settings with its token, the function's secrets.json and its
+                         variables with credentials; owned by the Deployment
+    Secret               the login to the registry of the function's image, if its account has one;
                          owned by the Deployment
     PodDisruptionBudget  one per version: a node that is drained takes one instance at a time;
                          owned by all of the version's Deployments
@@ -145,20 +147,48 @@ def secret(launch: LaunchSpec, options: PodOptions, owner: Manifest) -> Manifest
     Its values are in ``data``: a key that is left out of ``stringData`` later would stay. Raises
     `LaunchError`.
     """
-    values = {**launch.worker_environment, _SECRETS_KEY: json.dumps(dict(launch.secrets))}
+    values = {
+        **launch.worker_environment,
+        **launch.variables,
+        _SECRETS_KEY: json.dumps(dict(launch.secrets)),
+    }
     if sum(len(value.encode()) for value in values.values()) > MAX_SECRET_BYTES:
         raise LaunchError(f"its secrets have more than {MAX_SECRET_BYTES:,} bytes together")
+    return _secret(launch, options, owner, name_of(launch.instance.instance_id), values)
+
+
+def pull_secret(launch: LaunchSpec, options: PodOptions, owner: Manifest) -> Manifest | None:
+    """Return the Secret with which the function's image is pulled, `None` if it needs none."""
+    if not launch.registry_logins:
+        return None
+    name = _pull_secret_name(launch)
+    values = {".dockerconfigjson": launch.registry_logins}
+    made = _secret(launch, options, owner, name, values)
+    return {**made, "type": "kubernetes.io/dockerconfigjson"}
+
+
+def _secret(
+    launch: LaunchSpec,
+    options: PodOptions,
+    owner: Manifest,
+    name: str,
+    values: Mapping[str, str],
+) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {
-            "name": name_of(launch.instance.instance_id),
+            "name": name,
             "labels": _labels(launch, options),
             "ownerReferences": [owner_reference(owner)],
         },
         "type": "Opaque",
-        "data": {name: base64.b64encode(value.encode()).decode() for name, value in values.items()},
+        "data": {key: base64.b64encode(value.encode()).decode() for key, value in values.items()},
     }
+
+
+def _pull_secret_name(launch: LaunchSpec) -> str:
+    return f"{name_of(launch.instance.instance_id)}-pull"
 
 
 def disruption_budget(
@@ -253,8 +283,11 @@ def _pod(launch: LaunchSpec, options: PodOptions) -> Manifest:
         pod["nodeSelector"] = dict(shape.node_selector)
     if options.tolerations:
         pod["tolerations"] = [dict(one) for one in options.tolerations]
-    if options.image_pull_secrets:
-        pod["imagePullSecrets"] = [{"name": name} for name in options.image_pull_secrets]
+    pull_secrets = [*options.image_pull_secrets]
+    if launch.registry_logins:
+        pull_secrets.append(_pull_secret_name(launch))
+    if pull_secrets:
+        pod["imagePullSecrets"] = [{"name": name} for name in pull_secrets]
     if options.service_account:
         pod["serviceAccountName"] = options.service_account
     return pod
@@ -271,7 +304,6 @@ def _agent(
         "WORKER_ADMIN__LISTEN": f"0.0.0.0:{admin_port}",
         "WORKER_DRAIN__TOKEN": _drain_token(launch),
     }
-    name = name_of(launch.instance.instance_id)
     secret_names = sorted(launch.worker_environment)
     return {
         "name": AGENT,
@@ -279,10 +311,7 @@ def _agent(
         "restartPolicy": "Always",
         "env": [
             *({"name": key, "value": plain[key]} for key in sorted(plain.keys() - secret_names)),
-            *(
-                {"name": key, "valueFrom": {"secretKeyRef": {"name": name, "key": key}}}
-                for key in secret_names
-            ),
+            *_variables_of_secret(launch, secret_names),
         ],
         "ports": [{"name": "admin", "containerPort": admin_port}],
         "livenessProbe": _probe("/health/live", admin_port, failures=6),
@@ -327,7 +356,10 @@ def _inference(
         "name": INFERENCE,
         "image": image,
         # Kubernetes replaces $(NAME) in arguments and variables; $$ stands for one $.
-        "env": [{"name": key, "value": _literal(value)} for key, value in variables.items()],
+        "env": [
+            *({"name": key, "value": _literal(value)} for key, value in variables.items()),
+            *_variables_of_secret(launch, sorted(launch.variables)),
+        ],
         "ports": [{"name": "inference", "containerPort": port}],
         "lifecycle": {
             "preStop": {
@@ -355,6 +387,14 @@ def _inference(
     if args := container_args(launch):
         container["args"] = [_literal(word) for word in args]
     return container
+
+
+def _variables_of_secret(launch: LaunchSpec, names: Iterable[str]) -> list[Manifest]:
+    secret_name = name_of(launch.instance.instance_id)
+    return [
+        {"name": name, "valueFrom": {"secretKeyRef": {"name": secret_name, "key": name}}}
+        for name in names
+    ]
 
 
 def _literal(text: str) -> str:

@@ -92,7 +92,7 @@ def running_server(launch: LaunchSpec, template: str | None) -> ServerAddress | 
     """
     address = None if template is None else address_of(template)
     if address is not None:
-        for name in ("helmChart", "containerArgs", "containerEnvironment"):
+        for name in ("helmChart", "containerArgs", "containerEnvironment", "telemetries"):
             if launch.details.spec.get(name):
                 raise LaunchError(
                     f"{name} cannot be given to a server that runs already: {template}"
@@ -129,6 +129,7 @@ def inference_command(
         {
             **inherited,
             **function_environment(spec),
+            **launch.variables,
             **platform_environment(launch, allocation.port, str(allocation.secrets_file)),
         },
     )

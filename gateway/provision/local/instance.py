@@ -103,6 +103,7 @@ class LocalInstance:
         """Whether the worker got SIGTERM from the process that had the instance before."""
         self._failure = ""
         self._secrets: Mapping[str, str] = {}
+        self._hidden: list[str] = []
         self._log_starts: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
         self.status = InstanceStatus(record.instance_id, RunState.DOWN, clock())
@@ -117,6 +118,7 @@ class LocalInstance:
         if self.status.state is not RunState.DOWN or self._grace_s is not None:
             return
         self.record, self._secrets = launch.instance, launch.secrets
+        self._hidden = launch.hidden()
         self._failure = ""
         self._request.clear()
         self._set_state(RunState.UP)
@@ -126,6 +128,7 @@ class LocalInstance:
         """Watch the processes ``names`` that another gateway process has started in ``folder``."""
         self._folder = folder
         self._secrets = folder.read_secrets()
+        self._hidden = list(self._secrets.values())
         ends_at = folder.stops_at()
         if ends_at is not None:
             self._is_terminated = True
@@ -180,7 +183,7 @@ class LocalInstance:
         for name in names or ("inference", "worker"):
             lines += self._last_lines(name)
         text = "\n".join(lines)
-        for secret in self._secrets.values():
+        for secret in self._hidden:
             if len(secret) >= _MIN_SECRET_CHARS:
                 text = text.replace(secret, "***")
         return text

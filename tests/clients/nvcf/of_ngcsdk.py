@@ -1,7 +1,7 @@
-"""NVIDIA's ``ngcsdk``: what it does with functions, deployments and authorizations.
+"""NVIDIA's ``ngcsdk``: what it does with NVCF.
 
 It runs unchanged; ``NGC_CLI_API_URL`` leads it here. What it asks of services that are not NVCF's
-(clusters, tasks, instances' shells, GPU quotas, telemetries) is not tried.
+(clusters, tasks, instances' shells, logs, GPU quotas) is not tried.
 """
 
 import os
@@ -109,6 +109,60 @@ def deployments() -> None:
     assert deployed.list_cluster_groups().clusterGroups
 
 
+def telemetries() -> None:
+    endpoints = cloud.telemetry_endpoints
+    collector: dict[str, Any] = {
+        "name": "of-ngcsdk",
+        "endpoint": "http://127.0.0.1:4318",
+        "protocol": "HTTP",
+        "provider": "OTEL_COLLECTOR",
+        "types": ["TRACES", "LOGS"],
+        "key": "token",
+    }
+    made = endpoints.create(**collector).telemetry
+    assert [one["telemetryId"] for one in endpoints.list()["telemetries"]] == [made.telemetryId]
+    stack = {"provider": "GRAFANA_CLOUD", "name": "of-ngcsdk-2", "instance": "1"}
+    other = endpoints.create(**{**collector, **stack}).telemetry
+    refused(
+        "DATADOG is not supported",
+        lambda: endpoints.create(**{**collector, "provider": "DATADOG", "name": "of-ngcsdk-3"}),
+    )
+    function = cloud.functions.create(
+        name="of-ngcsdk-traced",
+        inference_url="/echo",
+        health_uri="/health",
+        container_image="docker.io/acme/demo:1",
+        traces_telemetry_id=made.telemetryId,
+        logs_telemetry_id=other.telemetryId,
+    ).function
+    assert function.telemetries.tracesTelemetryId == made.telemetryId
+    refused("sends to this telemetry", lambda: endpoints.delete(made.telemetryId))
+    cloud.functions.delete(function.id, function.versionId)
+    for one in (made, other):
+        endpoints.delete(one.telemetryId)
+    assert endpoints.list()["telemetries"] == []
+
+
+def registry_credentials() -> None:
+    """`gateway dev` runs processes, which are not pulled from a registry."""
+    credentials = cloud.registry_credentials
+    assert credentials.list()["registryCredentials"] == []
+    refused(
+        "No cluster of the account pulls images",
+        lambda: credentials.create("mine", "docker.io", ["CONTAINER"], "key", username="me"),
+    )
+    refused("doesn't exist", lambda: credentials.delete(FUNCTION))
+
+
+def refused(words: str, attempt: Callable[[], object]) -> None:
+    try:
+        attempt()
+    except NgcException as error:
+        assert words in str(error), error  # noqa: PT017
+    else:
+        raise AssertionError(f"it was accepted: {words}")
+
+
 def teams() -> None:
     client.config.team_name = "any-team"
     try:
@@ -133,6 +187,8 @@ try_all(
         "ngcsdk: functions of a public image": functions_are_made("docker.io/acme/demo:1"),
         "ngcsdk: functions of an image of NGC's registry": functions_are_made("acme/demo:1"),
         "ngcsdk: deployments": deployments,
+        "ngcsdk: telemetry endpoints": telemetries,
+        "ngcsdk: registry credentials": registry_credentials,
         "ngcsdk: a team": teams,
         "ngcsdk: user and organization of a token": callers,
     }

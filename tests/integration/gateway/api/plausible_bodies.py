@@ -7,6 +7,7 @@ still matches the schema, which schemathesis checks again. A member that is null
 except the rate limit of a version's metadata.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -23,7 +24,10 @@ WORKER = {
     "instanceId": "instance-1",
 }
 """Instance whose worker the caller is, for the worker routes."""
+LOGIN = "dXNlcjpwYXNzd29yZA=="
+"""``user:password`` of a registry."""
 _DAY_S = 86_400
+_numbers = itertools.count()
 _LLM_URIS = ["llm:1"]
 
 
@@ -50,7 +54,7 @@ def llm_function(model_names: Iterable[str]) -> Body:
 
 
 def _function(body: Body) -> None:
-    _drop(body, "telemetries")  # None are known: they cannot be made here.
+    _drop(body, "telemetries")  # Those that it names are not there.
     if _has(body, "helmChart"):
         _drop(body, "containerImage", "containerArgs", "containerEnvironment")
         _give(body, "helmChartServiceName", "service")
@@ -215,6 +219,32 @@ def _account(body: Body) -> None:
         body["maxFunctionsAllowed"] = max(body["maxFunctionsAllowed"], 1000)
 
 
+def _telemetry(body: Body) -> None:
+    body["provider"] = "OTEL_COLLECTOR"
+    body["endpoint"] = "otel.example:4317" if body["protocol"] == "GRPC" else "http://otel.example"
+    _telemetry_secret(body)
+    # Unique in the account.
+    body["secret"]["name"] = f"telemetry-{next(_numbers)}"
+
+
+def _telemetry_secret(body: Body) -> None:
+    body["secret"]["value"] = "token"
+
+
+def _registry_credential(body: Body) -> None:
+    body["artifactTypes"] = ["CONTAINER"]
+    body["secret"]["value"] = LOGIN
+
+
+def _update_registry_credential(body: Body) -> None:
+    if _has(body, "artifactTypeEnums"):
+        body["artifactTypeEnums"] = ["CONTAINER"]
+    else:
+        _give(body, "secret", {"name": "one"})
+    if _has(body, "secret"):
+        body["secret"]["value"] = LOGIN
+
+
 def _connect(body: Body) -> None:
     body.update(WORKER)
 
@@ -268,6 +298,10 @@ _REPAIRS: dict[str, Callable[[Body], None]] = {
     "ReplaceAuthorizations": _authorizations,
     "CreateAccount": _account,
     "UpdateAccount": _account,
+    "CreateTelemetry": _telemetry,
+    "UpdateTelemetrySecret": _telemetry_secret,
+    "AddRegistryCredential": _registry_credential,
+    "UpdateRegistryCredential": _update_registry_credential,
     "ConnectBody": _connect,
     "HeartbeatBody": _heartbeat,
 }

@@ -31,7 +31,13 @@ from gateway.api.openapi import ADMIN_TAG, document
 from gateway.api.routes.workers import Workers
 from gateway.auth.scopes import ACCOUNT_SCOPES, ADMIN
 from gateway.domain.model import Account, Client, Instance, Phase
-from tests.integration.gateway.api.plausible_bodies import FRIENDS, WORKER, llm_function, repaired
+from tests.integration.gateway.api.plausible_bodies import (
+    FRIENDS,
+    LOGIN,
+    WORKER,
+    llm_function,
+    repaired,
+)
 from tests.support.control import IMAGE, SPEC, deployment_path
 from tests.support.identity import DEFAULT_ACCOUNT, IdentityPlane, identity_plane
 from tests.support.jwks import TokenIssuer, token_issuer
@@ -103,6 +109,10 @@ class Served:
         wanted = set(case.path_parameters)
         if "functionId" in wanted or "deploymentId" in wanted:
             return self._function(case)
+        if "telemetryId" in wanted:
+            return self._telemetry(case)
+        if "registryCredentialId" in wanted:
+            return self._registry_credential()
         if "keyId" in wanted:
             return {"keyId": self.call("POST", "/v1/keys", KEY)["id"]}
         if "clientId" in wanted or "ncaId" in wanted:
@@ -141,6 +151,29 @@ class Served:
             self.call("PATCH", f"{path}/clients/associate", {"clientId": names["clientId"]})
         return names
 
+    def _telemetry(self, case: Case[Any]) -> dict[str, str]:
+        name = f"own-{self.made}"
+        body = {
+            "endpoint": "http://otel.example",
+            "protocol": "HTTP",
+            "provider": "OTEL_COLLECTOR",
+            "types": ["LOGS"],
+            "secret": {"name": name, "value": "token"},
+        }
+        made = self.call("POST", "/v2/nvcf/telemetries", body)["telemetry"]
+        if isinstance(case.body, dict):
+            case.body["secret"]["name"] = name
+        return {"ncaId": ACCOUNT, "telemetryId": made["telemetryId"]}
+
+    def _registry_credential(self) -> dict[str, str]:
+        body = {
+            "registryHostname": f"own-{self.made}.example",
+            "secret": {"name": "one", "value": LOGIN},
+            "artifactTypes": ["CONTAINER"],
+        }
+        made = self.call("POST", "/v2/nvcf/registry-credentials", body)["registryCredential"]
+        return {"ncaId": ACCOUNT, "registryCredentialId": made["registryCredentialId"]}
+
     def cursor(self) -> str:
         """Return where some list of functions goes on."""
         for _ in range(2):
@@ -169,7 +202,15 @@ def serving(nats_url: str, key_file: Path) -> Iterator[Served]:
             identity_plane(nats_url, key_file, issuer) as plane,
         ):
             for account in (ACCOUNT, *FRIENDS):
-                await plane.store.put(Account(account, account, max_functions=1_000_000))
+                many = 1_000_000
+                record = Account(
+                    account,
+                    account,
+                    max_functions=many,
+                    max_telemetries=many,
+                    max_registry_credentials=many,
+                )
+                await plane.store.put(record)
             client = await plane.admin(ACCOUNT)
             others = {
                 ADMIN_TAG: await super_admin(plane, issuer),

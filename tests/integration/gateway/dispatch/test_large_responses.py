@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from gateway.dispatch.large_responses import LargeResponses
+from gateway.objects.assets import account_folder
 from gateway.objects.large_responses import PREFIX, LargeResponseObjects
 from http1.stream import Request
 from tests.support.invocation_world import REQUEST_ID, World
@@ -31,7 +32,8 @@ async def test_a_worker_gets_a_url_to_write_and_one_for_its_client(tmp_path: Pat
     assert upload.startswith("http://10.0.0.1:8090/")
     target = upload.removeprefix("http://10.0.0.1:8090").encode()
     permitted = await urls.check_upload(target, {b"content-type": b"application/zip"})
-    assert permitted.key == f"{PREFIX}{REQUEST_ID}"
+    account = world.invocation.account
+    assert permitted.key == f"{account_folder(PREFIX, account)}{REQUEST_ID}"
     assert permitted.max_bytes == 1000
     assert not download.startswith("http://10.0.0.1:8090/")
     start = download.index("/v2/")

@@ -264,6 +264,44 @@ async def test_a_client_that_leaves_at_once_takes_no_place(world: World) -> None
     assert (response.status_code, response.json()["reason"]) == (403, "signature_invalid")
 
 
+async def test_an_account_that_trickles_leaves_room_for_others(world: World) -> None:
+    url = httpx.URL(world.address)
+    writers = []
+
+    async def trickle(key: str) -> None:
+        upload = httpx.URL(await world.upload_url(key=key))
+        _, writer = await asyncio.open_connection(url.host, url.port)
+        writer.write(
+            b"PUT %b HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\n%b: a photo\r\n"
+            b"content-length: 9\r\n\r\n1" % (upload.raw_path, DESCRIPTION.encode())
+        )
+        writers.append(writer)
+
+    async def put(account: str) -> httpx.Response:
+        upload = await world.upload_url(key=folder_of(account) + ASSET)
+        return await world.client.put(upload, content=b"1", headers=HEADERS)
+
+    for number in range(MAX_TRANSFERS):
+        await trickle(f"{folder_of('acme')}{number}")
+    # Those beyond its share were refused.
+    await until(lambda: len(world.statuses) == MAX_TRANSFERS // 2)
+    assert set(world.statuses) == {503}
+    refused = await put("acme")
+    assert (refused.status_code, refused.json()["type"].rpartition(":")[2]) == (
+        503,
+        "too-many-transfers",
+    )
+    assert "the account has" in refused.json()["detail"].lower()
+    assert (await put("other")).status_code == 200
+    for writer in writers:
+        writer.close()
+
+    async def is_free() -> bool:
+        return (await put("acme")).status_code == 200
+
+    await until(is_free)
+
+
 async def test_a_slow_reader_gets_all_of_it(world: World) -> None:
     body = bytes(range(256)) * 40_000
     await world.store.put_bytes("large/1", body, content_type="text/plain")

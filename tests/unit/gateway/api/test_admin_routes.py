@@ -52,6 +52,17 @@ GET    /assets                                      invoke_function
 GET    /assets/{assetId}                            invoke_function
 DELETE /assets/{assetId}                            invoke_function
 GET    /assets/{assetId}/content-redirect           invoke_function
+POST   /telemetries                                 manage_telemetries
+GET    /telemetries                                 manage_telemetries
+GET    /telemetries/{telemetryId}                   manage_telemetries
+DELETE /telemetries/{telemetryId}                   manage_telemetries
+PUT    /secrets/telemetries/{telemetryId}           update_secrets
+POST   /registry-credentials                        manage_registry_credentials
+GET    /registry-credentials                        manage_registry_credentials
+GET    /registry-credentials/{registryCredentialId} manage_registry_credentials
+PATCH  /registry-credentials/{registryCredentialId} manage_registry_credentials
+DELETE /registry-credentials/{registryCredentialId} manage_registry_credentials
+GET    /recognized-registries                       manage_registry_credentials
 """
 """The rows of `docs/wire.md` §9.5 that have an admin route and are served here."""
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from gateway.domain.model import (
     EVERYTHING,
+    Account,
     ApiKey,
     FunctionVersion,
     Record,
@@ -114,3 +115,11 @@ def test_resources_have_the_form_that_the_api_speaks() -> None:
 )
 def test_a_malformed_resource_grants_nothing(resource: dict[str, str]) -> None:
     assert resource_scope_of([resource]) == ResourceScope()
+
+
+def test_an_account_of_an_earlier_release_may_have_telemetries() -> None:
+    """Its limits were only kept, and 0 unless somebody had set them."""
+    document = json.loads(encode(Account("acme", "Acme")))
+    document["max_telemetries"] = document["max_registry_credentials"] = 0
+    assert decode(json.dumps(document).encode()) == Account("acme", "Acme")
+    assert Account("acme", "Acme").max_telemetries == 25

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from gateway.invocation.headers import encoded_head
 from gateway.requests.exec_body import MAX_RESPONSE_BYTES
 from gateway.requests.exec_writer import ExecWriter
@@ -68,6 +70,22 @@ def test_a_location_becomes_a_reference() -> None:
     assert client.head is not None
     assert b"location" not in dict(client.head[1])
     assert dict(client.head[1])[b"nvcf-status"] == b"fulfilled"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [(201, b"{}", True), (307, b"", True), (202, b"{}", False), (301, b"\xff", False)],
+)
+def test_a_location_stays_with_the_status_that_it_explains(
+    status: int, body: bytes, expected: bool
+) -> None:
+    writer, client = wrapping()
+    writer.send_head(status, [(b"location", b"/elsewhere")], len(body))
+    writer.send_data(body)
+    writer.send_end()
+    assert (sent(client)[0] == status) is (body != b"\xff")
+    assert client.head is not None
+    assert ((b"location", b"/elsewhere") in client.head[1]) is expected
 
 
 def test_a_response_that_breaks_off_or_is_too_large_is_an_error() -> None:

@@ -14,6 +14,7 @@ from gateway.provision.kubernetes.manifests import (
     PodOptions,
     deployment,
     disruption_budget,
+    pull_secret,
     secret,
     selector_of,
 )
@@ -72,6 +73,33 @@ def test_the_agent_is_a_sidecar_whose_settings_load_and_whose_token_is_in_the_se
     assert settings.health.port is None
     assert "stringData" not in made
     assert made["metadata"]["ownerReferences"][0]["uid"] == "u1"
+
+
+def test_a_credential_of_a_variable_is_in_the_secret_and_not_in_the_pod() -> None:
+    name = "OTEL_EXPORTER_OTLP_TRACES_HEADERS"
+    launch = replace(launch_of(), variables={name: "authorization=Bearer%20s3cret"})
+    made = deployment(launch, OPTIONS, 1)
+    assert "s3cret" not in str(made)
+    (function,) = pod_of(made)["containers"]
+    assert environment_of(function)[name] == "(secret)"
+    found = next(one for one in function["env"] if one["name"] == name)
+    reference = found["valueFrom"]["secretKeyRef"]
+    stored = secret(launch, OPTIONS, OWNER)
+    assert reference["name"] == stored["metadata"]["name"]
+    value = base64.b64decode(stored["data"][reference["key"]])
+    assert value == b"authorization=Bearer%20s3cret"
+
+
+def test_an_image_is_pulled_with_the_login_of_its_account_beside_those_of_the_cluster() -> None:
+    launch = replace(launch_of(), registry_logins='{"auths": {}}')
+    made = pull_secret(launch, OPTIONS, OWNER)
+    assert made is not None
+    assert made["type"] == "kubernetes.io/dockerconfigjson"
+    assert base64.b64decode(made["data"][".dockerconfigjson"]) == b'{"auths": {}}'
+    assert made["metadata"]["ownerReferences"][0]["uid"] == "u1"
+    names = pod_of(deployment(launch, OPTIONS, 1))["imagePullSecrets"]
+    assert names == [{"name": "registry"}, {"name": made["metadata"]["name"]}]
+    assert pull_secret(launch_of(), OPTIONS, OWNER) is None
 
 
 def test_a_pod_ends_when_its_worker_has_drained_and_has_time_for_it() -> None:

@@ -1,6 +1,7 @@
 """Command lines from a launch spec: no shell, none of our settings, our variables override."""
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,15 @@ def test_the_template_is_filled_and_the_arguments_follow() -> None:
         "/bin/python", "-m", "uvicorn", "my_model:app", "--port", "4711",
         "--log-level", "very quiet; rm -rf /",
     )  # fmt: skip
+
+
+def test_a_server_that_is_started_gets_its_telemetries_and_one_that_runs_cannot() -> None:
+    variables = {"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "https://otel.example/v1/logs"}
+    launch = replace(launch_spec(telemetries={"logsTelemetryId": FUNCTION_ID}), variables=variables)
+    command = inference_command(launch, ECHO, ALLOCATION, "python", {})
+    assert variables.items() <= command.environment.items()
+    with pytest.raises(LaunchError, match="telemetries cannot be given to a server that runs"):
+        running_server(launch, "http://gpu.local:9000")
 
 
 def test_the_function_declares_its_environment_and_the_platform_wins() -> None:
