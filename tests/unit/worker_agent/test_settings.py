@@ -69,6 +69,7 @@ def test_our_own_name_wins() -> None:
         ({"INFERENCE_HEALTH_PROTOCOL": "tcp"}, "health.protocol"),
         ({"ZONE_NAME": "a\nb"}, "instance.zone"),
         ({"FUNCTION_ID": ""}, "function.id: must be set"),
+        ({"WORKER_QUEUE__OTHER_REGIONS": "local"}, "queue.other_regions: must name"),
     ],
 )
 def test_a_bad_value_is_refused_by_name(environ: dict[str, str], message: str) -> None:

@@ -18,7 +18,7 @@ GATEWAY = Signer.of(Role.ACCOUNT, bytes(range(32)))
 
 
 def users(operator: Signer = OPERATOR, region: str = "local") -> WorkerUsers:
-    return WorkerUsers(operator.seed, GATEWAY.public, region)
+    return WorkerUsers(operator.seed, GATEWAY.public, [region])
 
 
 def claims_of(jwt: str) -> dict[str, Any]:
@@ -111,4 +111,4 @@ def test_seeds_are_not_shown() -> None:
 @pytest.mark.parametrize("seed", ["", "no seed", GATEWAY.seed, OPERATOR.seed[:-1]])
 def test_only_an_operators_seed_makes_accounts(seed: str) -> None:
     with pytest.raises(ValueError, match="seed"):
-        WorkerUsers(seed, GATEWAY.public, "local")
+        WorkerUsers(seed, GATEWAY.public, ["local"])
