@@ -84,6 +84,22 @@ def haproxy(folder: Path, configuration: str, gateway_port: int) -> Iterator[int
         yield port
 
 
+def with_tls(text: str, certificate: Path, key: Path) -> str:
+    """Return a file of ``deploy/`` that listens with TLS only, as its comments say."""
+    together = certificate.with_suffix(".pem")
+    together.write_text(certificate.read_text() + key.read_text())
+    for before, after in (
+        ("\n    bind :80\n", "\n"),
+        ("    # bind :443 ssl crt /etc/haproxy/invocation.pem", f"    bind :80 ssl crt {together}"),
+        ("\n    listen 80;\n", "\n"),
+        ("    # listen 443 ssl http2;", "    listen 127.0.0.1:80 ssl http2;"),
+        ("# ssl_certificate     /etc/nginx/invocation.pem", f"ssl_certificate {certificate}"),
+        ("# ssl_certificate_key /etc/nginx/invocation.key", f"ssl_certificate_key {key}"),
+    ):
+        text = text.replace(before, after)
+    return text
+
+
 def with_gateways(text: str, addresses: Sequence[str]) -> str:
     """Return a file of ``deploy/`` with these gateways, ``host:port``, in place of its one."""
     (line,) = [line for line in text.splitlines() if GATEWAY in line]
@@ -99,6 +115,7 @@ def _with_ports(text: str, listens: str, port: int, gateway_port: int) -> str:
     for before, after in (
         (f"\n    {listens} 127.0.0.1:80", f"\n    {listens} 127.0.0.1:{port}"),
         (f"\n    {listens} :80\n", f"\n    {listens} 127.0.0.1:{port}\n"),
+        (f"\n    {listens} :80 ssl", f"\n    {listens} 127.0.0.1:{port} ssl"),
         (f"\n    {listens} 80;", f"\n    {listens} 127.0.0.1:{port};"),
     ):
         text = text.replace(before, after)
