@@ -175,7 +175,7 @@ def connection_options(nats: GatewayNatsSettings) -> ConnectionOptions:
     )
 
 
-def stream_settings(queue: QueueSettings, region_tag: str) -> StreamSettings:
+def stream_settings(queue: QueueSettings, region_tag: str = "") -> StreamSettings:
     """Return the configuration of new streams and consumers."""
     return StreamSettings(
         region_tag=region_tag,

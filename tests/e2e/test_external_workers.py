@@ -43,6 +43,7 @@ class World:
             base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=PATIENCE_S
         )
         self.function_id = self.version_id = ""
+        self.settings: dict[str, str] = {}
 
     @property
     def path(self) -> str:
@@ -138,7 +139,8 @@ async def broker(kind: str, folder: Path) -> AsyncIterator[dict[str, str]]:
 
 
 @asynccontextmanager
-async def running_world(kind: str, folder: Path) -> AsyncIterator[World]:
+async def running_world(kind: str, folder: Path, **more: str) -> AsyncIterator[World]:
+    """Run a gateway with all roles; ``more`` are settings as environment variables."""
     async with AsyncExitStack() as stack:
         settings = await stack.enter_async_context(broker(kind, folder))
         inference = InferenceServer()
@@ -155,8 +157,10 @@ async def running_world(kind: str, folder: Path) -> AsyncIterator[World]:
             "PROVISION__FOLDER": str(folder / "instances"),
             "OBJECTS__FOLDER": str(folder / "objects"),
             "DRAIN__GRACE_S": "0",
+            **more,
         }
-        program = gateway("serve", env={f"GATEWAY_{name}": value for name, value in env.items()})
+        env = {f"GATEWAY_{name}": value for name, value in env.items()}
+        program = gateway("serve", env=env)
         stack.callback(program.stop, signal.SIGKILL)
         ready = await asyncio.to_thread(program.wait_event, "gateway.ready")
         url = f"http://{ready['listen'][0]}"
@@ -165,6 +169,7 @@ async def running_world(kind: str, folder: Path) -> AsyncIterator[World]:
             bearer = {"authorization": f"Bearer {secret}"}
             token = (await client.post("/v1/admin/keys", headers=bearer)).json()["value"]
         world = World(program, url, inference, token)
+        world.settings = env
         stack.push_async_callback(world.api.aclose)
         try:
             yield world
@@ -228,6 +233,38 @@ async def test_agents_with_a_token_serve_are_counted_drained_and_refused(
         refused = world.agent(token)
         assert await asyncio.to_thread(refused.wait_end) == 1
         assert "control.refused" in refused.output
+
+
+@pytest.mark.timeout(120)
+async def test_an_agent_serves_a_region_that_has_no_worker(tmp_path: Path) -> None:
+    """The API gives it regions and login; the gateway of the other region has no role but calls."""
+    names = {"NATS__REGION_TAG": "region", "QUEUE__REGION": "eu", "QUEUE__OTHER_REGIONS": "us"}
+    async with running_world("nats", tmp_path, **names) as world:
+        await world.register()
+        await world.deploy(1, 1)
+        agent = world.agent((await world.token())[0])
+        await world.ready(agent)
+        await world.until_status("ACTIVE", 1)
+        swapped = {"GATEWAY_QUEUE__REGION": "us", "GATEWAY_QUEUE__OTHER_REGIONS": "eu"}
+        env = {**world.settings, **swapped, "GATEWAY_ROLES": "invocation"}
+        other = gateway("serve", env=env)
+        try:
+            ready = await asyncio.to_thread(other.wait_event, "gateway.ready")
+            url = f"http://{ready['listen'][0]}/f/{world.function_id}"
+            for _ in range(2):
+                assert (await world.invoke()).text == "hello"
+                reflected = await world.api.get(f"{url}/reflect/x")
+                headers = dict(reflected.json()["headers"])
+                assert headers["nvcf-invocation-region"] == "us"
+                assert (await world.api.post(f"{url}/echo", content=b"there")).text == "there"
+        finally:
+            await asyncio.to_thread(other.stop, signal.SIGKILL)
+        port = (await asyncio.to_thread(agent.wait_event, "worker.ready"))["admin_port"]
+        async with httpx.AsyncClient() as client:
+            metrics = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
+        assert re.search(r'nats_connected_sec_regions\{[^}]*regions="us"[^}]*\} 1\n', metrics)
+        await world.call("DELETE", f"deployments/{world.path}")
+        assert await asyncio.to_thread(agent.wait_end) == 0
 
 
 @pytest.mark.timeout(180)
