@@ -45,7 +45,12 @@ _ROUTE_PORT = 16222
 _FRONT_PORT = 80
 _FILES = {"haproxy": "haproxy.cfg", "nginx": "nginx.conf"}
 """The programs and their files in ``deploy/``."""
-KEEPALIVE = {"time": 15, "intvl": 10, "probes": 3}
+SYSCTLS = (
+    "net.ipv4.tcp_keepalive_time=15",
+    "net.ipv4.tcp_keepalive_intvl=10",
+    "net.ipv4.tcp_keepalive_probes=3",
+    "net.ipv4.tcp_retries2=7",
+)
 """What docs/proxies.md asks of the kernel beside nginx."""
 
 
@@ -167,8 +172,7 @@ class MachinesWorld(ClusterWorld):
         command: Callable[[Path, str], list[str]] = proxies.haproxy_command
         if self._kind == "nginx":
             command = proxies.nginx_command
-            for name, value in KEEPALIVE.items():
-                machine.run("sysctl", "-qw", f"net.ipv4.tcp_keepalive_{name}={value}")
+            machine.run("sysctl", "-qw", *SYSCTLS)
         argv = [*machine.prefix, *command(folder, text)]
         self.front = Part("front", argv, {}, bool, {})
         self.front.start()

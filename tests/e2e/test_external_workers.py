@@ -18,7 +18,7 @@ from tests.support.inference_server import InferenceServer
 from tests.support.nats_logins import guarded
 from tests.support.programs import ROOT, Program, gateway, worker_agent
 from tests.support.redis_server import RedisServer
-from tests.support.stack import start
+from tests.support.stack import metrics, start
 from tests.support.waiting import PATIENCE_S, until
 
 CLUSTERS = [
@@ -257,12 +257,15 @@ async def test_an_agent_serves_a_region_that_has_no_worker(tmp_path: Path) -> No
                 headers = dict(reflected.json()["headers"])
                 assert headers["nvcf-invocation-region"] == "us"
                 assert (await world.api.post(f"{url}/echo", content=b"there")).text == "there"
+            # It has not become a worker of that region, to which calls go at once.
+            sent = await metrics(f"http://{ready['admin']}")
+            assert sent['gateway_dispatched_total{dispatch="direct"}'] == 0
         finally:
             await asyncio.to_thread(other.stop, signal.SIGKILL)
         port = (await asyncio.to_thread(agent.wait_event, "worker.ready"))["admin_port"]
         async with httpx.AsyncClient() as client:
-            metrics = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
-        assert re.search(r'nats_connected_sec_regions\{[^}]*regions="us"[^}]*\} 1\n', metrics)
+            shown = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
+        assert re.search(r'nats_connected_sec_regions\{[^}]*regions="us"[^}]*\} 1\n', shown)
         await world.call("DELETE", f"deployments/{world.path}")
         assert await asyncio.to_thread(agent.wait_end) == 0
 

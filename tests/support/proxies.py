@@ -89,7 +89,7 @@ def with_tls(text: str, certificate: Path, key: Path) -> str:
     together = certificate.with_suffix(".pem")
     together.write_text(certificate.read_text() + key.read_text())
     for before, after in (
-        ("\n    bind :80\n", "\n"),
+        ("\n    bind :80 tcp-ut 45s\n", "\n"),
         ("    # bind :443 ssl crt /etc/haproxy/invocation.pem", f"    bind :80 ssl crt {together}"),
         ("\n    listen 80;\n", "\n"),
         ("    # listen 443 ssl http2;", "    listen 127.0.0.1:80 ssl http2;"),
@@ -114,8 +114,7 @@ def _with_ports(text: str, listens: str, port: int, gateway_port: int) -> str:
     """Return ``text`` with free ports in place of 80 and 8080, each of which it has once."""
     for before, after in (
         (f"\n    {listens} 127.0.0.1:80", f"\n    {listens} 127.0.0.1:{port}"),
-        (f"\n    {listens} :80\n", f"\n    {listens} 127.0.0.1:{port}\n"),
-        (f"\n    {listens} :80 ssl", f"\n    {listens} 127.0.0.1:{port} ssl"),
+        (f"\n    {listens} :80 ", f"\n    {listens} 127.0.0.1:{port} "),
         (f"\n    {listens} 80;", f"\n    {listens} 127.0.0.1:{port};"),
     ):
         text = text.replace(before, after)
