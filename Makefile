@@ -5,6 +5,7 @@
 # make test-servers  install model servers from PyPI, each apart, and call them through the gateway
 # make docs   write the pages of docs/ that are generated from the code
 # make turns  print the longest turn of an event loop for each hostile input
+# make test-machines  13 machines made of network namespaces (needs root): some fail, a region is cut off
 # make test-proxies  run the tests behind nginx and HAProxy, and say which of them is missing
 # make bench  print the table of measurements; ARGS goes to loadtests.run
 # make chaos  kill, pause and cut off parts of a busy system for MINUTES=10, and check what happened
@@ -36,7 +37,7 @@ export PYTHONDONTWRITEBYTECODE =
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-browser test-chart test-clients test-conformance test-kubernetes test-proxies test-servers check docs turns bench chaos clean
+.PHONY: help run test test-browser test-chart test-clients test-conformance test-kubernetes test-machines test-proxies test-servers check docs turns bench chaos clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -97,6 +98,9 @@ test-clients: $(VENV)/.has-test
 test-kubernetes: $(VENV)/.has-test
 	@$(BIN)/python -m tests.kubernetes.programs
 	TEST_KUBERNETES=1 $(BIN)/python -m pytest -v tests/kubernetes $(ARGS)
+
+test-machines: $(VENV)/.has-test
+	TEST_MACHINES=1 $(BIN)/python -m pytest -v tests/chaos/test_machines.py tests/chaos/test_regions.py $(ARGS)
 
 test-conformance: $(VENV)/.has-test
 	@exec $(BIN)/python -m tests.conformance.run

@@ -322,10 +322,14 @@ class Load(NamedTuple):
 
 
 class QueueAdmin(Protocol):
-    """Administration of all queues of one region. Every method may raise `QueueUnavailable`."""
+    """Administration of all queues, in each region of an installation.
+
+    A version has a queue in each; their loads are added. Every method may raise `QueueUnavailable`,
+    `ensure` only if the queue of the own region cannot be made.
+    """
 
     async def ensure(self, version_id: str) -> None:
-        """Create the queue unless it exists. An existing queue keeps its configuration."""
+        """Create the queues unless they exist. Existing queues keep their configuration."""
 
     async def load(self, version_id: str) -> Load:
         """Return the load of the queue, 0 and 0 when it does not exist.
@@ -529,6 +533,13 @@ class GatewayBroker(Protocol):
         """Send what is buffered, then end the connection."""
 
 
+class OtherRegions(NamedTuple):
+    """Regions whose queues a worker serves while its own is empty, and who gets those leases."""
+
+    names: Sequence[str]
+    on_lease: Callable[[Lease], None]
+
+
 class WorkerBroker(Protocol):
     """One worker's access to the broker."""
 
@@ -546,11 +557,13 @@ class WorkerBroker(Protocol):
         region: str,
         on_lease: Callable[[Lease], None],
         on_cancel: Callable[[str], None],
+        others: OtherRegions | None = None,
     ) -> PullConsumer:
-        """Return the consumer of the worker's queue in ``region``.
+        """Return the consumer of the worker's queue in ``region``, and in ``others``.
 
-        ``on_lease`` gets every lease, at most as many as `PullConsumer.want` permits;
-        ``on_cancel`` the id of every cancelled request of the version, whichever worker has it.
+        ``on_lease`` gets every lease, at most as many as `PullConsumer.want` permits, those from
+        other regions included; ``on_cancel`` the id of every cancelled request of the version,
+        whichever worker has it.
         """
 
     async def renew(self) -> bool:

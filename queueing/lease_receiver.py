@@ -132,6 +132,11 @@ class LeaseReceiver(ABC):
         return self._is_bound
 
     @property
+    def free(self) -> int:
+        """How many further requests may be run."""
+        return self._free
+
+    @property
     def lapsed(self) -> int:
         """The leases that were dropped because they may have been over."""
         return self._held.lapsed

@@ -3,6 +3,7 @@
 A new backend adds its section to both classes at the end, and nowhere else in the programs.
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from queueing.nats.settings import GatewayNatsSettings, WorkerNatsSettings
@@ -23,6 +24,9 @@ class QueueSettings(Section):
     """What holds the queues: nats is NATS JetStream, redis is Redis or Valkey."""
     region: Name = "local"
     """Region in the names of queues, and the value of the header nvcf-invocation-region."""
+    other_regions: tuple[Name, ...] = ()
+    """The other regions of this installation (docs/regions.md): workers serve their queues while
+    their own is empty, and requests are found there. Needs nats.region_tag."""
     max_messages: Count = 100_000
     """Requests per function version that wait for a worker; more get 429."""
     lease_s: Annotated[Seconds, AtLeast(1)] = 30.0
@@ -35,6 +39,10 @@ class QueueSettings(Section):
     replicas: QueueReplicas = 0
     """Copies of each queue in a NATS cluster; 0: three in a cluster, else one."""
 
+    def defects(self) -> Iterator[tuple[str, str]]:
+        """Yield what several regions cannot be."""
+        yield from _defects_of_regions(self.backend, self.region, self.other_regions)
+
 
 class WorkerQueueSettings(Section):
     """The function's queue."""
@@ -42,9 +50,24 @@ class WorkerQueueSettings(Section):
     backend: Backend = "nats"
     """What holds the queue: nats is NATS JetStream, redis is Redis or Valkey."""
     region: Name = "local"
-    """Region in stream and subject names; must equal that of the gateways."""
+    """Region in stream and subject names; must equal that of the gateways. The API replaces it."""
+    other_regions: tuple[Name, ...] = ()
+    """Regions whose queues are served while the own one is empty. The API replaces it."""
     progress_s: Annotated[Seconds, Above(0)] = 10.0
     """Time between two renewals of a lease, which ends after 30 s without; at most 0.4 of it."""
+
+    def defects(self) -> Iterator[tuple[str, str]]:
+        """Yield what several regions cannot be."""
+        yield from _defects_of_regions(self.backend, self.region, self.other_regions)
+
+
+def _defects_of_regions(
+    backend: Backend, region: str, others: tuple[str, ...]
+) -> Iterator[tuple[str, str]]:
+    if others and backend != "nats":
+        yield "other_regions", 'need queue.backend = "nats": a Redis is one region'
+    elif len({region, *others}) <= len(others):
+        yield "other_regions", f"must name each region once, and not the own one, '{region}'"
 
 
 class GatewayBrokerSettings(Section):
@@ -53,6 +76,11 @@ class GatewayBrokerSettings(Section):
     nats: GatewayNatsSettings = GatewayNatsSettings()
     redis: GatewayRedisSettings = GatewayRedisSettings()
     queue: QueueSettings = QueueSettings()
+
+    def defects(self) -> Iterator[tuple[str, str]]:
+        """Yield what several regions need and do not have."""
+        if self.queue.other_regions and not self.nats.region_tag:
+            yield "nats.region_tag", "must be set, because queue.other_regions is"
 
 
 class WorkerBrokerSettings(Section):

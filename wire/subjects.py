@@ -8,6 +8,7 @@ import re
 from hashlib import sha256
 
 _is_token = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
+_MAX_DIGITS = 9
 
 UNDEPLOYED_PREFIX = b"nvcf.ended."
 """Prefix of a version id: the version was undeployed and its queue ends."""
@@ -17,6 +18,10 @@ WAKE_PREFIX = b"nvcf.wanted."
 LOSS_NOTICE = b"?"
 """In place of a request id on the cancel subject: the queue has lost its requests. Workers tell the
 gateways what they run; NVCF's ignore it, as they do an id that they do not run."""
+
+WAITING_PREFIX = b"+"
+"""In place of a request id on the cancel subject, before a region and a number: so many requests
+wait there, and a worker of another region may serve them. NVCF's workers ignore it likewise."""
 
 
 def stream_name(region: str, version_id: str) -> str:
@@ -62,6 +67,25 @@ def holder_subject(region: str, process: int) -> str:
 def direct_subject(region: str) -> str:
     """Return the subject on which gateway processes tell how many calls channels carry."""
     return f"nvcf.direct.{region}"
+
+
+def region_subject(region: str) -> str:
+    """Return the subject on which the gateway processes of a region say that they are there."""
+    return f"nvcf.region.{region}"
+
+
+def waiting_notice(region: str, waiting: int) -> bytes:
+    """Return what tells the workers of other regions that requests wait."""
+    return b"%b%b %d" % (WAITING_PREFIX, region.encode(), waiting)
+
+
+def read_waiting_notice(payload: bytes) -> tuple[str, int] | None:
+    """Return region and number of a notice; `None` for any other payload of the cancel subject."""
+    if not payload.startswith(WAITING_PREFIX):
+        return None
+    region, _, number = payload[len(WAITING_PREFIX) :].decode("ascii", "replace").partition(" ")
+    is_valid = _is_token(region) and number.isdecimal() and len(number) <= _MAX_DIGITS
+    return (region, int(number)) if is_valid else None
 
 
 def polling_subject(request_id: str) -> str:

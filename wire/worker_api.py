@@ -7,7 +7,7 @@ worker that somebody else has started registers first, as a new instance. Respon
 go to the attach path of the gateway process that published the request.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NotRequired, TypedDict
 
 CONNECT_PATH = "/v2/nvcf/worker/connect"
@@ -50,6 +50,8 @@ class ConnectResponse(TypedDict):
 
     region: str
     """Part of the name of the worker's queue."""
+    otherRegions: NotRequired[Sequence[str]]
+    """Regions whose queues the worker serves while its own is empty; absent: none."""
     token: str
     """The token for the next calls."""
     expiresInSeconds: float

@@ -90,6 +90,7 @@ class ConnectResult(NamedTuple):
     """What a connect gave the worker (`wire.worker_api.ConnectResponse`).
 
     ``login`` is the login for the queue's broker, `None` when the worker uses its own settings.
+    ``other_regions`` are those whose queues it serves while its own is empty.
     """
 
     region: str
@@ -99,6 +100,7 @@ class ConnectResult(NamedTuple):
     lease_s: float
     concurrency: int | None = None
     stop: str = ""
+    other_regions: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"ConnectResult({self.region}, {self.login})"
@@ -417,9 +419,16 @@ def read_connect_response(document: Mapping[str, object], read_login: ReadLogin)
             lease_s=_positive(document, "leaseSeconds"),
             concurrency=read_concurrency(document),
             stop=read_stop(document),
+            other_regions=_texts(document.get("otherRegions") or ()),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ConnectError(f"the response lacks a usable {error}") from error
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
+        raise ValueError("otherRegions")
+    return tuple(value)
 
 
 def read_concurrency(document: Mapping[str, object]) -> int | None:

@@ -192,8 +192,12 @@ class JobRunner:
 
     # The queue's callbacks
 
-    def on_lease(self, lease: Lease) -> None:
-        """A request was leased to this agent."""
+    def on_lease(self, lease: Lease, *, is_away: bool = False) -> None:
+        """A request was leased to this agent; ``is_away``: from the queue of another region.
+
+        The gateway processes of another region get no channel: they would send calls over it that
+        a worker of their own has room for.
+        """
         try:
             envelope = decode_envelope(lease.envelope)
         except EnvelopeError as error:
@@ -228,7 +232,8 @@ class JobRunner:
             and (is_young or _is_first_run(lease, requested_at_ns))
         ):
             self._begin(context, lease, envelope, now_ns)
-            self._tell_leased(envelope, self._jobs.get(request_id))
+            if not is_away:
+                self._tell_leased(envelope, self._jobs.get(request_id))
             return
         self._asking[request_id] = lease
         if is_asking:

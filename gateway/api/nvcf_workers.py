@@ -47,6 +47,7 @@ class Session(NamedTuple):
     """What a worker gets from `NvcfWorkers.connect`."""
 
     region: str
+    other_regions: tuple[str, ...]
     token: ValidToken
 
 
@@ -148,7 +149,7 @@ class NvcfWorkers:
             found = await self._workers.connect(self._api, as_worker)
         if found.stop:
             raise Forbidden(found.stop)
-        return Session(found.region, token)
+        return Session(found.region, self._api.other_regions, token)
 
     async def _register(self, text: str, body: ConnectBody) -> None:
         """Make the worker an instance, unless another one is it and has a lease."""
@@ -163,11 +164,11 @@ class NvcfWorkers:
         )
 
     async def provision(self, text: str, ids: tuple[str, str, str], region: str) -> None:
-        """Create the queue of the version in ``region``, which must be this one."""
+        """Create the queues of the version; ``region`` must be one of this installation."""
         _, function_id, version_id = ids
         self._tokens.check_for(text, function_id, version_id)
-        if region != self._api.region:
-            raise BadRequest("regionToProvision must be the region of this gateway")
+        if region not in (self._api.region, *self._api.other_regions):
+            raise BadRequest("regionToProvision must be a region of this gateway")
         await self._workers.ensure_queue(version_id)
 
     def assertion(self, text: str, function_id: str, version_id: str, audience: str) -> Assertion:

@@ -93,6 +93,7 @@ class Api:
     clock: Callable[[], float]
     new_id: Callable[[], str]
     region: str = "local"
+    other_regions: tuple[str, ...] = ()
     deploy_timeout_s: float = 600.0
     drain_timeout_s: float = 3600.0
     project_old_sdks: bool = True

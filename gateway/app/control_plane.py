@@ -224,6 +224,7 @@ class ControlPlane:
             clock=time.time,
             new_id=new_uuid,
             region=settings.queue.region,
+            other_regions=settings.queue.other_regions,
             deploy_timeout_s=control.deploy_timeout_s,
             drain_timeout_s=control.drain_timeout_s,
             project_old_sdks=control.project_old_sdks,

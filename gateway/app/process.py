@@ -52,6 +52,7 @@ from gateway.provision.backend import ProvisioningError
 from gateway.provision.undeploy_notices import UndeployNotices, fail_waiting
 from gateway.provision.wake_requests import WakePublisher
 from gateway.requests.endpoint import Access
+from gateway.requests.regions import Regions
 from gateway.routing.admission import Admission
 from gateway.routing.call_head import call_head_reader
 from gateway.routing.cross_origin import CrossOrigin
@@ -165,11 +166,12 @@ class GatewayProcess:
         self._rates = RateLimits(self._store.shared_numbers(2 * MAX_PERIOD_S), time.time_ns)
         self._spool = SpoolFiles(settings.upload.spool_folder)
         self._uploads = UploadSpace(collection_bounds(settings.upload), self._spool.open)
+        regions = Regions(self._broker.bus, settings.queue.region, settings.queue.other_regions)
         self._requests = RequestLocator(
             self._invocations.live,
             self._queue,
             self._broker.bus,
-            settings.queue.region,
+            regions,
             self._number,
         )
         self._objects = ObjectParts(settings, self._store)
@@ -179,6 +181,7 @@ class GatewayProcess:
             self._objects.store,
             self._spool,
             self._broker.bus,
+            regions,
             self._number,
             self._registry,
         )
@@ -225,6 +228,7 @@ class GatewayProcess:
             new_uuid(),
             self._channels.running,
             time.monotonic,
+            self._settings.queue.other_regions,
         )
         self._invocations.lines.count_direct(direct.count)
         return direct
@@ -264,7 +268,7 @@ class GatewayProcess:
             self._broker,
             self._requests,
             _url_of(sockets[len(self._settings.tls.listen) :]),
-            self._direct.count,
+            self._direct.count_everywhere,
             self._objects.assets,
             self._objects.large_responses,
         )

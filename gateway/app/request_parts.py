@@ -18,6 +18,7 @@ from gateway.requests.holders import Holders
 from gateway.requests.key_claims import KeyClaims, claim_age_s
 from gateway.requests.nvcf_paths import POLLING_ROUTES
 from gateway.requests.polls import Polls
+from gateway.requests.regions import Regions
 from gateway.requests.repetition import REPETITIONS_PATH
 from gateway.requests.stored import StoredResponses
 from gateway.settings import GatewaySettings
@@ -43,6 +44,7 @@ class RequestParts:
         objects: ObjectStore,
         spool: SpoolFiles,
         bus: Bus,
+        regions: Regions,
         process: int,
         registry: MetricRegistry,
     ) -> None:
@@ -55,7 +57,7 @@ class RequestParts:
             StoredResponses(objects, settings.requests.retention_s),
             WebhookOutbox(store, webhook_rules(settings.webhooks), registry, time.time),
         )
-        self.holders = Holders(bus, store, settings.queue.region, process)
+        self.holders = Holders(bus, store, regions, process)
         self.forwarder = Forwarder(self.holders, self.book)
         self.forwarded = ForwardedRequests(self.holders.secret)
         requests = settings.requests

@@ -1,4 +1,4 @@
-"""How many calls of each version workers have over channels, for all processes of a region.
+"""How many calls of each version workers have over channels, for all processes.
 
 The broker counts the calls that went through a queue; of the others only the process that holds
 their client knows. So every process tells its numbers on ``nvcf.direct.<region>`` while it has such
@@ -9,7 +9,7 @@ calls, and once when it has none any more:
 Nothing is stored: the numbers of a process that is silent are forgotten.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from queueing.interface import Bus, Subscription
 from wire.ids import parse_uuid
@@ -22,6 +22,9 @@ _MAX_SENDERS = 4096
 _MAX_VERSIONS = 16_384
 """Versions in one message, which has to fit into one of the broker's."""
 
+_Numbers = dict[bytes, tuple[float, dict[str, int]]]
+"""By sender, when it last told its numbers, and the numbers by version."""
+
 
 class DirectCalls:
     """The numbers of this process and of the others. `tick` tells them."""
@@ -33,6 +36,7 @@ class DirectCalls:
         name: str,
         own: Callable[[], Mapping[str, int]],
         clock: Callable[[], float],
+        other_regions: Sequence[str] = (),
     ) -> None:
         """``name`` is this process's among all, without blanks; ``clock`` is monotonic seconds.
 
@@ -43,31 +47,42 @@ class DirectCalls:
         self._name = name.encode()
         self._own = own
         self._clock = clock
-        self._others: dict[bytes, tuple[float, dict[str, int]]] = {}
-        self._subscription: Subscription | None = None
+        self._others: _Numbers = {}
+        self._others_elsewhere: _Numbers = {}
+        self._elsewhere = [direct_subject(other).encode() for other in other_regions]
+        self._subscriptions: list[Subscription] = []
         self._has_reported = False
 
     def start(self) -> None:
         """Listen to the others from now on."""
-        self._subscription = self._bus.subscribe(self._subject, self._on_message)
+        self._subscriptions = [
+            self._bus.subscribe(self._subject, self._on_message),
+            *(
+                self._bus.subscribe(subject, self._on_message_elsewhere)
+                for subject in self._elsewhere
+            ),
+        ]
 
     def close(self) -> None:
         """Stop listening."""
-        if self._subscription is not None:
-            self._subscription.unsubscribe()
+        for subscription in self._subscriptions:
+            subscription.unsubscribe()
 
     def count(self, version_id: str) -> int:
-        """Return how many calls of a version workers have over channels.
+        """Return how many calls of a version the region's workers have over channels.
 
         Those of other processes as of their last message.
         """
         count = self._own().get(version_id, 0)
-        if self._others:
-            since = self._clock() - _FORGET_S
-            for reported_at, counts in self._others.values():
-                if reported_at > since:
-                    count += counts.get(version_id, 0)
-        return count
+        return count + self._count_of(self._others, version_id) if self._others else count
+
+    def count_everywhere(self, version_id: str) -> int:
+        """Return the same for all regions."""
+        return self.count(version_id) + self._count_of(self._others_elsewhere, version_id)
+
+    def _count_of(self, numbers: _Numbers, version_id: str) -> int:
+        since = self._clock() - _FORGET_S
+        return sum(counts.get(version_id, 0) for at, counts in numbers.values() if at > since)
 
     def tick(self) -> None:
         """Tell the numbers, if there are any or were any; to be called every `TELL_S`."""
@@ -77,10 +92,17 @@ class DirectCalls:
             counts = [b"%b=%d" % (version.encode(), count) for version, count in own.items()]
             self._bus.publish(self._subject, b" ".join((self._name, *counts[:_MAX_VERSIONS])))
         since = self._clock() - _FORGET_S
-        for sender in [one for one, (at, _) in self._others.items() if at <= since]:
-            del self._others[sender]
+        for numbers in (self._others, self._others_elsewhere):
+            for sender in [one for one, (at, _) in numbers.items() if at <= since]:
+                del numbers[sender]
 
     def _on_message(self, _subject: bytes, _reply: bytes, payload: bytes) -> None:
+        self._keep(self._others, payload)
+
+    def _on_message_elsewhere(self, _subject: bytes, _reply: bytes, payload: bytes) -> None:
+        self._keep(self._others_elsewhere, payload)
+
+    def _keep(self, numbers: _Numbers, payload: bytes) -> None:
         sender, *reported = payload.split()[: _MAX_VERSIONS + 1] or [b""]
         if not sender or sender == self._name:
             return
@@ -91,9 +113,9 @@ class DirectCalls:
             if version_id is not None and number.isdigit() and len(number) <= _MAX_DIGITS:
                 counts[version_id] = int(number)
         if not counts:
-            self._others.pop(sender, None)
-        elif sender in self._others or len(self._others) < _MAX_SENDERS:
-            self._others[sender] = (self._clock(), counts)
+            numbers.pop(sender, None)
+        elif sender in numbers or len(numbers) < _MAX_SENDERS:
+            numbers[sender] = (self._clock(), counts)
 
 
 _MAX_DIGITS = 9

@@ -1,17 +1,20 @@
 """Finds a request and its position, whichever gateway process holds its client.
 
 A request id contains the number of the process that made it (`wire.ids`), and only that process
-knows the invocation. Any other process asks it on ``nvcf.request.<region>.<process in hex>``; the
-reply is JSON, or empty for an unknown request. If two processes have the same number, the first
-reply counts. A call that a worker has over a channel is at position 0 at once.
+knows the invocation. Any other process asks it on ``nvcf.request.<region>.<process in hex>``, in
+whichever region it is; the reply is JSON, or empty for an unknown request. If two processes have
+the same number, the first reply counts. A call that a worker has over a channel is at position 0 at
+once.
 """
 
 from collections.abc import Mapping
+from functools import partial
 
 import orjson
 
 from gateway.domain.queued_request import QueuedRequest
 from gateway.invocation.machine import Invocation
+from gateway.requests.regions import Regions
 from queueing.interface import Bus, FunctionQueue, NoResponder, QueueUnavailable, Subscription
 from runtime.tasks import spawn
 from wire.ids import parse_uuid, process_of
@@ -26,20 +29,21 @@ class RequestLocator:
         live: Mapping[str, Invocation],
         queue: FunctionQueue,
         bus: Bus,
-        region: str,
+        regions: Regions,
         process: int,
     ) -> None:
         """``live`` are the invocations of this process by request id, ``process`` is its number."""
         self._live = live
         self._queue = queue
         self._bus = bus
-        self._region = region
+        self._regions = regions
         self._process = process
         self._subscription: Subscription | None = None
 
     def start(self) -> None:
         """Respond to other processes from now on."""
-        self._subscription = self._bus.subscribe(self._subject(self._process), self._on_question)
+        subject = locate_subject(self._regions.own, self._process).encode()
+        self._subscription = self._bus.subscribe(subject, self._on_question)
 
     def close(self) -> None:
         """Stop responding."""
@@ -54,15 +58,12 @@ class RequestLocator:
         found = await self._find_here(request_id)
         if found is not None or process_of(request_id) == self._process:
             return found
-        subject = self._subject(process_of(request_id))
+        subject_in = partial(locate_subject, process=process_of(request_id))
         try:
-            reply = await self._bus.request(subject, request_id.encode())
+            reply = await self._regions.ask(subject_in, request_id.encode())
         except NoResponder:
             return None
         return QueuedRequest(*orjson.loads(reply)) if reply else None
-
-    def _subject(self, process: int) -> bytes:
-        return locate_subject(self._region, process).encode()
 
     async def _find_here(self, request_id: str) -> QueuedRequest | None:
         invocation = self._live.get(request_id)

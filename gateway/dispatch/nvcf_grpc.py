@@ -128,6 +128,7 @@ class WorkerGrpcServer:
         session = await self._workers.connect(token, _ids_of(message))
         return WorkerConnectOnceResponse(
             connectedRegion=session.region,
+            otherRegions=session.other_regions,
             nvcfWorkerToken=session.token.text,
             expiration=_timestamp(session.token.expires_at),
         )

@@ -138,7 +138,8 @@ class RequestsEndpoint:
             request,
             client,
             process,
-            asked.window_s,
+            # The holder says at once what it knows of the call, and only its response takes time.
+            asked.window_s if asked.part == b"response" else 0.0,
             lambda: self._serve_stored(asked, client, lost_if(self._has_lived)),
             lambda: self._serve_stored(asked, client, holder_silent),
         )

@@ -1,9 +1,9 @@
 """Finds the gateway process that holds a call: its address, and the secret with which it forwards.
 
 A request id contains the number of the process that made it (`wire.ids`). Any other process asks
-that process on ``nvcf.holder.<region>.<process in hex>``, and keeps what it says until it does not
-respond any more. A process notes in the store that it has lived, so that a call which died with
-its holder can be told from one that never was.
+that process on ``nvcf.holder.<region>.<process in hex>``, in whichever region it is, and keeps what
+it says until it does not respond any more. A process notes in the store that it has lived, so that
+a call which died with its holder can be told from one that never was.
 """
 
 import asyncio
@@ -11,12 +11,14 @@ import logging
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import orjson
 
 from gateway.errors import StoreUnavailable
+from gateway.requests.regions import Regions
 from gateway.store.names import META, PROCESSES
 from gateway.store.records import Store
 from http1.client.pool import Connect, Pool
@@ -46,11 +48,11 @@ class Holder(NamedTuple):
 class Holders:
     """The other processes, as far as they were asked for; and this one, for them."""
 
-    def __init__(self, bus: Bus, store: Store, region: str, process: int) -> None:
+    def __init__(self, bus: Bus, store: Store, regions: Regions, process: int) -> None:
         """``process`` is the number of this process."""
         self._bus = bus
         self._store = store
-        self._region = region
+        self._regions = regions
         self._uri = ""
         self._known: OrderedDict[int, Holder] = OrderedDict()
         self._subscription: Subscription | None = None
@@ -61,12 +63,14 @@ class Holders:
     def start(self, attach_uri: str) -> None:
         """Respond to other processes from now on, and note that this process lives."""
         self._uri = attach_uri
-        subject = holder_subject(self._region, self.process).encode()
+        self._regions.start()
+        subject = holder_subject(self._regions.own, self.process).encode()
         self._subscription = self._bus.subscribe(subject, self._on_question)
         self._noting = spawn(self._note(), "requests.note")
 
     def close(self) -> None:
         """Stop responding, and close the connections to other processes."""
+        self._regions.close()
         if self._subscription is not None:
             self._subscription.unsubscribe()
         if self._noting is not None:
@@ -86,10 +90,10 @@ class Holders:
         """Return a process, `None` if there is none with this number.
 
         Raises `queueing.interface.QueueUnavailable` if that is not known: it does not respond, or
-        the broker does not.
+        the broker does not, or a region is away.
         """
         try:
-            reply = await self._bus.request(holder_subject(self._region, process).encode(), b"?")
+            reply = await self._regions.ask(partial(holder_subject, process=process), b"?")
             uri, secret = orjson.loads(reply)
         except (NoResponder, ValueError):
             self.forget(process)

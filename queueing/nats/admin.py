@@ -1,6 +1,7 @@
-"""Administration of queues on JetStream."""
+"""Administration of queues on JetStream, in all regions of an installation."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from queueing.interface import Load, QueueUnavailable
@@ -12,27 +13,44 @@ from queueing.nats.jetstream import (
     JetStreamError,
     StreamSettings,
 )
+from runtime.events import emit
 from wire.subjects import consumer_name, queue_subjects, stream_name
 
 _MAX_PAGES = 1000
+
+_log = logging.getLogger("queueing.nats.admin")
 
 
 class JetStreamAdmin:
     """A `queueing.interface.QueueAdmin`."""
 
-    def __init__(self, connection: NatsConnection, region: str, streams: StreamSettings) -> None:
+    def __init__(
+        self, connection: NatsConnection, regions: Sequence[str], streams: StreamSettings
+    ) -> None:
+        """``regions`` are all of the installation, the own one first."""
         self._jetstream = JetStream(connection)
-        self._region = region
+        self._regions = tuple(regions)
         self._streams = streams
 
     async def ensure(self, version_id: str) -> None:
-        """Create stream and consumer unless they exist."""
+        """Create streams and consumers unless they exist; those of regions that are away later."""
+        own, *others = self._regions
         with _translate_errors():
-            await self._jetstream.ensure(self._region, version_id, self._streams)
+            await self._jetstream.ensure(own, version_id, self._streams)
+        for region in others:
+            try:
+                await self._jetstream.ensure(region, version_id, self._streams)
+            except (NatsError, JetStreamError) as error:
+                # Its own gateways make it when it is back, at the latest with its first call.
+                emit(_log, "queue.not_made", logging.WARNING, region=region, error=str(error))
 
     async def load(self, version_id: str) -> Load:
-        """Return the load of the queue. Without a consumer, everything in the stream waits."""
-        stream = stream_name(self._region, version_id)
+        """Return the load of all regions. Without a consumer, everything in a stream waits."""
+        loads = [await self._load(region, version_id) for region in self._regions]
+        return Load(sum(one.waiting for one in loads), sum(one.leased for one in loads))
+
+    async def _load(self, region: str, version_id: str) -> Load:
+        stream = stream_name(region, version_id)
         with _translate_errors():
             try:
                 info = await self._jetstream.call(
@@ -49,22 +67,28 @@ class JetStreamAdmin:
         return Load(info["state"]["messages"], 0)
 
     async def purge(self, version_id: str) -> None:
-        """Remove every request, if the queue exists."""
-        await self._call_if_exists(f"STREAM.PURGE.{stream_name(self._region, version_id)}")
+        """Remove every request, where the queue exists."""
+        for region in self._regions:
+            await self._call_if_exists(f"STREAM.PURGE.{stream_name(region, version_id)}")
 
     async def remove(self, version_id: str) -> None:
-        """Delete the stream, if it exists."""
-        await self._call_if_exists(f"STREAM.DELETE.{stream_name(self._region, version_id)}")
+        """Delete the streams that exist."""
+        for region in self._regions:
+            await self._call_if_exists(f"STREAM.DELETE.{stream_name(region, version_id)}")
 
     async def version_ids(self) -> list[str]:
-        """Return the ids of all versions that have a stream in the region."""
-        prefix = stream_name(self._region, "")
+        """Return the ids of all versions that have a stream in one of the regions."""
+        found = [one for region in self._regions for one in await self._versions_in(region)]
+        return list(dict.fromkeys(found))
+
+    async def _versions_in(self, region: str) -> list[str]:
+        prefix = stream_name(region, "")
         found: list[str] = []
         with _translate_errors():
             for _ in range(_MAX_PAGES):
                 page = await self._jetstream.call(
                     "STREAM.NAMES",
-                    {"subject": queue_subjects(self._region, "*"), "offset": len(found)},
+                    {"subject": queue_subjects(region, "*"), "offset": len(found)},
                 )
                 names = page.get("streams") or []
                 found += names

@@ -70,6 +70,7 @@ from runtime.lifecycle import Ticker
 from runtime.tasks import spawn
 from wire.subjects import (
     LOSS_NOTICE,
+    WAITING_PREFIX,
     cancel_subject,
     consumer_name,
     polling_subject,
@@ -185,6 +186,8 @@ class PullConsumer(LeaseReceiver):
     unless the stream is another domain's.
     """
 
+    retry_max_s = _RETRY_MAX_S
+
     def __init__(
         self,
         connection: NatsConnection,
@@ -280,7 +283,7 @@ class PullConsumer(LeaseReceiver):
         while True:
             if delay_s:
                 await asyncio.sleep(delay_s)
-            delay_s = min(max(2 * delay_s, _RETRY_MIN_S), _RETRY_MAX_S)
+            delay_s = min(max(2 * delay_s, _RETRY_MIN_S), self.retry_max_s)
             try:
                 state = await self._jetstream.consumer_state(self._stream)
             except NotConnected:
@@ -524,6 +527,9 @@ class PullConsumer(LeaseReceiver):
         if payload == LOSS_NOTICE:
             self._held.give_back()
             self._on_loss()
+            return
+        if payload.startswith(WAITING_PREFIX):
+            # For the workers of other regions.
             return
         request_id = payload.decode("utf-8", "replace")
         self._cancelled(request_id)

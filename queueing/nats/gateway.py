@@ -55,10 +55,10 @@ class NatsGatewayBroker:
         self._nats = nats
         self._registry = registry
         self._callout: NatsCallout | None = None
-        self._region = queue.region
+        self._regions = (queue.region, *queue.other_regions)
         self._worker_urls = worker_urls or nats.urls
         self._connection = NatsConnection(connection_options(nats))
-        streams = stream_settings(queue)
+        streams = stream_settings(queue, nats.region_tag)
         self.queue = JetStreamQueue(
             self._connection,
             region=queue.region,
@@ -66,7 +66,9 @@ class NatsGatewayBroker:
             streams=streams,
             limits=queue_limits(queue),
         )
-        self.admin = JetStreamAdmin(self._connection, queue.region, streams)
+        if queue.other_regions:
+            self.queue.tell_other_regions()
+        self.admin = JetStreamAdmin(self._connection, self._regions, streams)
         self.bus = NatsBus(self._connection)
         self._polls = NatsPolls(self._connection)
         register_connection(registry, self._connection)
@@ -108,7 +110,7 @@ class NatsGatewayBroker:
         from queueing.nats.accounts.credentials import NatsWorkerCredentials  # noqa: PLC0415
 
         return NatsWorkerCredentials(
-            files, connection_options(self._nats), self._region, self._worker_urls
+            files, connection_options(self._nats), self._regions, self._worker_urls
         )
 
     def login_callout(self, check: LoginCheck) -> LoginCallout | None:
@@ -126,7 +128,7 @@ class NatsGatewayBroker:
         from queueing.nats.accounts.callout import NatsCallout  # noqa: PLC0415
 
         options = connection_options(self._nats)
-        self._callout = NatsCallout(files, options, self._region, check, self._registry)
+        self._callout = NatsCallout(files, options, self._regions, check, self._registry)
         return self._callout
 
     async def listening_workers(self, version_id: str) -> Sequence[WorkerConnection]:
@@ -173,9 +175,10 @@ def connection_options(nats: GatewayNatsSettings) -> ConnectionOptions:
     )
 
 
-def stream_settings(queue: QueueSettings) -> StreamSettings:
+def stream_settings(queue: QueueSettings, region_tag: str = "") -> StreamSettings:
     """Return the configuration of new streams and consumers."""
     return StreamSettings(
+        region_tag=region_tag,
         # A work queue's stream holds what is leased too.
         max_messages=queue.max_messages + _MAX_LEASED,
         max_ack_pending=_MAX_LEASED,

@@ -52,9 +52,10 @@ class StreamSettings:
     """The configuration of new queues; existing streams keep theirs.
 
     A queue holds at most ``max_messages`` and ``max_bytes`` (-1: any number of bytes); further
-    publishes are refused. ``placement_tags`` choose servers of a cluster
-    (``aws-region:us-west-2``). ``replicas`` 0 means `CLUSTER_REPLICAS` in a cluster, else 1. A
-    request is delivered at most ``max_deliver`` times; ``ack_wait_s`` is the duration of a lease.
+    publishes are refused. The servers of a region's queues have the
+    tag ``region_tag``, a colon and the region, unless it is empty. ``replicas`` 0 means
+    `CLUSTER_REPLICAS` in a cluster, else 1. A request is delivered at most ``max_deliver`` times;
+    ``ack_wait_s`` is the duration of a lease.
     """
 
     storage: Literal["memory", "file"] = "memory"
@@ -63,7 +64,7 @@ class StreamSettings:
     max_bytes: int = -1
     max_message_bytes: int = 6 << 20
     duplicate_window_s: float = 5.0
-    placement_tags: tuple[str, ...] = ()
+    region_tag: str = ""
     max_deliver: int = 3
     ack_wait_s: float = 30.0
     max_ack_pending: int = 100_000
@@ -89,8 +90,8 @@ class StreamSettings:
             "allow_direct": True,
             "consumer_limits": {"max_ack_pending": self.max_ack_pending},
         }
-        if self.placement_tags:
-            config["placement"] = {"tags": list(self.placement_tags)}
+        if self.region_tag:
+            config["placement"] = {"tags": [f"{self.region_tag}:{region}"]}
         return config
 
     def consumer(self, stream: str) -> dict[str, Any]:

@@ -75,8 +75,10 @@ from queueing.own_requests import (
 from queueing.publishes import PublishStatus
 from runtime.metrics import CounterChild
 from runtime.tasks import spawn
-from wire.subjects import LOSS_NOTICE, stream_name
+from wire.subjects import LOSS_NOTICE, stream_name, waiting_notice
 
+TELL_WAITING_S = 0.25
+"""So long does a request wait for the workers of its region before others are told."""
 _REPEAT_S = 1.0
 _RESPONSE_S = 0.25
 """So long takes what a worker has written, at most, before it counts as lost."""
@@ -162,6 +164,7 @@ class JetStreamQueue(OwnRequests[PublishedRequest, VersionQueue]):
         self._connection = connection
         streams = streams or StreamSettings()
         self._lease_s = streams.ack_wait_s
+        self._tells_other_regions = False
         self._maintenance = Maintenance(
             connection, self, region, streams, self._limits.ack_timeout_s
         )
@@ -191,6 +194,10 @@ class JetStreamQueue(OwnRequests[PublishedRequest, VersionQueue]):
         if self._connection.is_connected():
             self._peers.greet()
             await self._connection.flush()
+
+    def tell_other_regions(self) -> None:
+        """Tell their workers from now on what waits here."""
+        self._tells_other_regions = True
 
     async def close(self) -> None:
         """Fail all requests that are left and unsubscribe; the connection stays open."""
@@ -705,6 +712,16 @@ class JetStreamQueue(OwnRequests[PublishedRequest, VersionQueue]):
             self._maintenance.clean_up()
             self._peers.tick(now)
             self._look(now)
+            if self._tells_other_regions:
+                self._tell_waiting(now)
+
+    def _tell_waiting(self, now: float) -> None:
+        """Tell the workers of other regions of requests that wait here in spite of ours."""
+        for queue in self._queues.values():
+            waiting = queue.waiting()
+            if waiting and now - queue.oldest_waiting_at(now) >= TELL_WAITING_S:
+                notice = waiting_notice(self._region, waiting)
+                self._connection.publish(queue.names.cancel_subject, notice)
 
     def _look_at(self, queue: VersionQueue) -> None:
         self._maintenance.ensure(queue.names)

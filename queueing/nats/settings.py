@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 from queueing.nats.login import LoginError, parse_server
-from runtime.setting_rules import After, ExistingFile, NotEmpty, SecretText
+from runtime.setting_rules import After, ExistingFile, Matching, NotEmpty, SecretText
 from runtime.settings import Section
 
 
@@ -41,6 +41,11 @@ class GatewayNatsSettings(Section):
     callout: bool = False
     """Whether NVCF's workers are let in by their token (an auth callout). It needs the three files,
     and one line more in the configuration of the NATS servers (docs/nvidia-workers.md)."""
+    region_tag: Annotated[
+        str, Matching(r"[A-Za-z0-9_-]*", "consist of letters, digits, - and _")
+    ] = ""
+    """Tag by which servers say their region: with region, the queues of eu are placed on servers
+    with server_tags: ["region:eu"]. Empty: queues are placed on any server."""
     ca_file: ExistingFile | None = None
     """CA certificates (PEM) that verify the servers; unset: those of the system."""
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-from queueing.interface import Lease, LoginListener
+from queueing.interface import Lease, LoginListener, OtherRegions
 from queueing.nats.accounts.document import NatsLogin
+from queueing.nats.away import AwayConsumer, RegionalConsumer
 from queueing.nats.connection import NatsConnection
 from queueing.nats.consumer import PullConsumer, PullOptions
 from queueing.nats.login import ConnectionOptions, Login
@@ -86,9 +87,10 @@ class NatsWorkerBroker:
         region: str,
         on_lease: Callable[[Lease], None],
         on_cancel: Callable[[str], None],
-    ) -> PullConsumer:
-        """Return the consumer of the worker's queue in ``region``."""
-        consumer = PullConsumer(
+        others: OtherRegions | None = None,
+    ) -> PullConsumer | RegionalConsumer:
+        """Return the consumer of the worker's queue in ``region``, and in ``others``."""
+        home = PullConsumer(
             self._connection,
             region=region,
             version_id=self._version_id,
@@ -96,8 +98,28 @@ class NatsWorkerBroker:
             on_cancel=on_cancel,
             options=self._pulls,
         )
-        register_consumer(self._registry, region, consumer.is_bound)
-        return consumer
+        if others is None:
+            register_consumer(self._registry, region, home.is_bound)
+            return home
+        away = [
+            AwayConsumer(
+                home,
+                self._connection,
+                region=name,
+                version_id=self._version_id,
+                on_lease=others.on_lease,
+                options=self._pulls,
+            )
+            for name in others.names
+        ]
+        register_consumer(
+            self._registry,
+            region,
+            home.is_bound,
+            others.names,
+            lambda: all(consumer.is_bound() for consumer in away),
+        )
+        return RegionalConsumer(home, away)
 
     async def renew(self) -> bool:
         """Log in again; the new connection takes over without losing a message."""

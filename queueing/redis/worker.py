@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from queueing.interface import Lease, LoginListener
+from queueing.interface import Lease, LoginListener, OtherRegions
 from queueing.redis.accounts import RedisLogin
 from queueing.redis.connection import RedisConnection
 from queueing.redis.consumer import PushConsumer
@@ -65,8 +65,10 @@ class RedisWorkerBroker:
         region: str,
         on_lease: Callable[[Lease], None],
         on_cancel: Callable[[str], None],
+        others: OtherRegions | None = None,
     ) -> PushConsumer:
-        """Return the consumer of the worker's queue in ``region``."""
+        """Return the consumer of the worker's queue in ``region``; there are no ``others``."""
+        assert others is None, "the settings refuse other regions"
         consumer = PushConsumer(
             self._connection,
             region=region,

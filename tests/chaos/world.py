@@ -27,7 +27,7 @@ from tests.chaos.parts import Part
 from tests.chaos.redis_broker import ALONE, KINDS, MASTER, REPLICA, RESTS_S, SENTINELS, RedisBroker
 from tests.support.nats_server import binary
 from tests.support.network import Link, Machine, Network, mortal, why_not_permitted
-from tests.support.stack import register
+from tests.support.stack import Demo, register
 from tests.support.waiting import PATIENCE_S, until
 
 FRONT, BACK = "front", "back"
@@ -41,7 +41,8 @@ MORE_MEMORY = {"nats": 128 * MEBIBYTE}
 MORE_MEMORY_OF_OTHERS = 24 * MEBIBYTE
 IDLE_S = 2
 """Unused connections are closed after this time, so that what remains is a leak."""
-_EDGE, _ATTACH, _ADMIN, _INFERENCE, _NATS, _MONITOR = 18080, 18090, 18100, 19000, 14222, 18222
+EDGE_PORT, NATS_PORT, MONITOR_PORT = 18080, 14222, 18222
+_ATTACH, _ADMIN, _INFERENCE = 18090, 18100, 19000
 _SHARED_PROCESSES = 2
 _BETWEEN_READS_S = 0.5
 _SERIES = re.compile(r"^(\w+)(?:\{.*\})? (\S+)$", re.MULTILINE)
@@ -72,8 +73,10 @@ class World:
     """All parts by name.
 
     ``queue`` is a key of `LAYOUTS`. ``queue_storage`` is "memory", which the gateways choose, or
-    "file".
+    "file". ``nodes`` are the NATS servers.
     """
+
+    nodes: tuple[str, ...] = ("nats",)
 
     def __init__(self, folder: Path, queue: str, queue_storage: str) -> None:
         self.layout = LAYOUTS[queue]
@@ -105,9 +108,8 @@ class World:
             self._networks = {FRONT: Network(), BACK: Network()}
             for network in self._networks.values():
                 network.join_here()
-        self._add_broker()
-        await self._start("nats")
-        demos = {name: await register(self._nats_url) for name in self.layout.agents}
+        await self._start_broker()
+        demos = {name: await self._register() for name in self.layout.agents}
         if self._queue != "nats":
             await self._start_redis()
         elif self._queue_storage == "file":
@@ -118,7 +120,7 @@ class World:
         for function, agents in self.layout.agents.items():
             for agent in agents:
                 self._add_agent(agent, demos[function].function_id, demos[function].version_id)
-        gateways = {name: (self._addresses[name][FRONT], _EDGE) for name in self.layout.gateways}
+        gateways = await self._entrances()
         # Each registration replaces the key of the one before.
         *_, last = demos.values()
         for function, demo in demos.items():
@@ -167,7 +169,7 @@ class World:
         if self._redis is not None:
             found = self._redis.gauges(len(self.layout.servers), MAX_CONCURRENCY)
         else:
-            found = self._broker_gauges()
+            found = [one for node in self.nodes for one in self._broker_gauges(node)]
         for name in self.layout.gateways:
             for index in range(self.parts[name].processes):
                 metrics = self._metrics(name, _ADMIN + index)
@@ -182,7 +184,7 @@ class World:
             ]
         for name, part in self.parts.items():
             descriptors, resident = self._baseline[name]
-            memory = resident + MORE_MEMORY.get(name, MORE_MEMORY_OF_OTHERS)
+            memory = resident + MORE_MEMORY.get(name.partition("-")[0], MORE_MEMORY_OF_OTHERS)
             with suppress(OSError):
                 found += [
                     Gauge(name, "descriptors", part.descriptors(), descriptors + MORE_DESCRIPTORS),
@@ -193,7 +195,18 @@ class World:
 
     @property
     def _nats_url(self) -> str:
-        return f"nats://{self._addresses['nats'][BACK]}:{_NATS}"
+        return f"nats://{self._addresses['nats'][BACK]}:{NATS_PORT}"
+
+    async def _start_broker(self) -> None:
+        self._add_broker()
+        await self._start("nats")
+
+    async def _register(self) -> Demo:
+        return await register(self._nats_url)
+
+    async def _entrances(self) -> dict[str, tuple[str, int]]:
+        """Return where clients reach each gateway."""
+        return {name: (self._addresses[name][FRONT], EDGE_PORT) for name in self.layout.gateways}
 
     async def _start(self, name: str) -> None:
         part = self.parts[name]
@@ -209,16 +222,24 @@ class World:
             return mortal([]), {}
         machine = Machine()
         self._machines.append(machine)
-        links = {network: machine.join(self._networks[network]) for network in networks}
+        links = {network: machine.join(self._switch(name, network)) for network in networks}
         self._addresses[name] = {network: link.address for network, link in links.items()}
         return machine.prefix, links
+
+    def _switch(self, _name: str, network: str) -> Network:
+        """Return what joins a machine to a network."""
+        return self._networks[network]
+
+    def _settings_of(self, _name: str) -> dict[str, str]:
+        """Return further settings of a gateway or an agent, without prefix."""
+        return self._redis.settings if self._redis is not None else {}
 
     def _add_broker(self) -> None:
         prefix, links = self._machine("nats", BACK)
         address = self._addresses["nats"][BACK]
         conf = self._folder / "nats.conf"
         conf.write_text(
-            f'listen: "{address}:{_NATS}"\nhttp: "{address}:{_MONITOR}"\n'
+            f'listen: "{address}:{NATS_PORT}"\nhttp: "{address}:{MONITOR_PORT}"\n'
             f'jetstream {{ store_dir: "{self._folder / "store"}", max_mem: 1G, max_file: 1G }}\n'
         )
         argv = [*prefix, str(binary()), "-c", str(conf)]
@@ -244,7 +265,7 @@ class World:
         prefix, links = self._machine(name, FRONT, BACK)
         front, back = self._addresses[name][FRONT], self._addresses[name][BACK]
         env = {
-            "EDGE__LISTEN": f"{front}:{_EDGE}",
+            "EDGE__LISTEN": f"{front}:{EDGE_PORT}",
             "ATTACH__LISTEN": f"{back}:{_ATTACH}",
             "ADMIN__LISTEN": f"{back}:{_ADMIN}",
             "NATS__URLS": self._nats_url,
@@ -255,7 +276,8 @@ class World:
         if self._redis is not None:
             # A gateway that gives calls to free workers itself would leave little to the queue.
             is_direct = name not in self.layout.shared
-            env |= self._redis.settings | {"QUEUE__DIRECT": str(is_direct).lower()}
+            env["QUEUE__DIRECT"] = str(is_direct).lower()
+        env |= self._settings_of(name)
         self.parts[name] = Part(
             name,
             [*prefix, sys.executable, "-m", "gateway", "serve", "--processes", str(processes)],
@@ -284,8 +306,7 @@ class World:
             "DRAIN__TIMEOUT_S": "20",
             "ADMIN__LISTEN": f"{address}:{_ADMIN}",
         }
-        if self._redis is not None:
-            env |= self._redis.settings
+        env |= self._settings_of(name)
         server = self.layout.servers[name]
         program = [sys.executable, "-m", "tests.chaos.inference", server]
         self.parts[server] = Part(
@@ -318,7 +339,7 @@ class World:
     def _metrics(self, name: str, port: int) -> dict[str, float]:
         """Return the metrics of a process, each summed over its labels; empty if it is away."""
         try:
-            text = _fetched(f"http://{self._addresses[name][BACK]}:{port}/metrics")
+            text = fetched(f"http://{self._addresses[name][BACK]}:{port}/metrics")
         except OSError:
             return {}
         found: dict[str, float] = {}
@@ -326,12 +347,11 @@ class World:
             found[series] = found.get(series, 0.0) + float(value)
         return found
 
-    def _broker_gauges(self) -> list[Gauge]:
-        address = self._addresses["nats"][BACK]
+    def _broker_gauges(self, name: str) -> list[Gauge]:
         try:
-            text = _fetched(f"http://{address}:{_MONITOR}/jsz?accounts=1&streams=1&consumers=1")
+            text = fetched(f"{self.monitor(name)}/jsz?accounts=1&streams=1&consumers=1")
         except OSError:
-            return [Gauge("nats", "monitors that do not respond", 1, 0)]
+            return [Gauge(name, "monitors that do not respond", 1, 0)]
         document: dict[str, Any] = json.loads(text)
         streams = [
             stream
@@ -341,13 +361,18 @@ class World:
         ]
         consumers = [one for stream in streams for one in stream.get("consumer_detail") or []]
         return [
-            Gauge("nats", "queued messages", sum(s["state"]["messages"] for s in streams), 0),
-            Gauge("nats", "unacknowledged", sum(c["num_ack_pending"] for c in consumers), 0),
-            Gauge("nats", "undelivered", sum(c["num_pending"] for c in consumers), 0),
+            Gauge(name, "queued messages", sum(s["state"]["messages"] for s in streams), 0),
+            Gauge(name, "unacknowledged", sum(c["num_ack_pending"] for c in consumers), 0),
+            Gauge(name, "undelivered", sum(c["num_pending"] for c in consumers), 0),
         ]
 
+    def monitor(self, name: str) -> str:
+        """Return the URL at which a NATS server tells about itself."""
+        return f"http://{self._addresses[name][BACK]}:{MONITOR_PORT}"
 
-def _fetched(url: str) -> str:
+
+def fetched(url: str) -> str:
+    """Return what a part serves. Raises `OSError`."""
     with urllib.request.urlopen(url, timeout=5) as response:
         text: str = response.read().decode()
     return text

@@ -16,10 +16,10 @@ from tests.support.control_plane import ControlPlane, running_control_plane
 from tests.support.free_ports import free_port
 from tests.support.inference_server import InferenceServer
 from tests.support.nats_logins import guarded
-from tests.support.programs import ROOT, Program, worker_agent
+from tests.support.programs import ROOT, Program, gateway, worker_agent
 from tests.support.redis_server import RedisServer
 from tests.support.server_process import ServerProcess
-from tests.support.stack import start
+from tests.support.stack import metrics, start
 from tests.support.waiting import until
 
 
@@ -100,13 +100,14 @@ async def running_broker(
 
 
 @asynccontextmanager
-async def running_world(kind: str, folder: Path) -> AsyncIterator[World]:
+async def running_world(kind: str, folder: Path, **more: str) -> AsyncIterator[World]:
+    """Run a gateway with all roles; ``more`` are settings as environment variables."""
     async with AsyncExitStack() as stack:
         broker, settings = await stack.enter_async_context(running_broker(kind, folder))
         inference = InferenceServer()
         await inference.start()
         stack.push_async_callback(inference.kill)
-        settings |= {"CONTROL__WORKER_LEASE_S": "3"}
+        settings |= {"CONTROL__WORKER_LEASE_S": "3", **more}
         plane = await stack.enter_async_context(running_control_plane(folder, settings))
         world = World(plane, broker, inference)
         try:
@@ -174,6 +175,41 @@ async def test_agents_with_a_token_serve_are_counted_drained_and_refused(
             True,
             False,
         ]
+
+
+@pytest.mark.timeout(120)
+async def test_an_agent_serves_a_region_that_has_no_worker(tmp_path: Path) -> None:
+    """The API gives it regions and login; the gateway of the other region has no role but calls."""
+    names = {"NATS__REGION_TAG": "region", "QUEUE__REGION": "eu", "QUEUE__OTHER_REGIONS": "us"}
+    async with running_world("nats", tmp_path, **names) as world:
+        await world.register()
+        await world.deploy(1, 1)
+        agent = world.agent((await world.plane.token())[0])
+        await world.ready(agent)
+        await world.until_status("ACTIVE", 1)
+        swapped = {"GATEWAY_QUEUE__REGION": "us", "GATEWAY_QUEUE__OTHER_REGIONS": "eu"}
+        env = {**world.plane.environment, **swapped, "GATEWAY_ROLES": "invocation"}
+        other = gateway("serve", env=env)
+        try:
+            ready = await asyncio.to_thread(other.wait_event, "gateway.ready")
+            url = f"http://{ready['listen'][0]}/f/{world.plane.function_id}"
+            for _ in range(2):
+                assert (await world.invoke()).text == "hello"
+                reflected = await world.plane.api.get(f"{url}/reflect/x")
+                headers = dict(reflected.json()["headers"])
+                assert headers["nvcf-invocation-region"] == "us"
+                assert (await world.plane.api.post(f"{url}/echo", content=b"there")).text == "there"
+            # It has not become a worker of that region, to which calls go at once.
+            sent = await metrics(f"http://{ready['admin']}")
+            assert sent['gateway_dispatched_total{dispatch="direct"}'] == 0
+        finally:
+            await asyncio.to_thread(other.stop, signal.SIGKILL)
+        port = (await asyncio.to_thread(agent.wait_event, "worker.ready"))["admin_port"]
+        async with httpx.AsyncClient() as client:
+            shown = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
+        assert re.search(r'nats_connected_sec_regions\{[^}]*regions="us"[^}]*\} 1\n', shown)
+        await world.plane.call("DELETE", f"deployments/{world.plane.path}")
+        assert await asyncio.to_thread(agent.wait_end) == 0
 
 
 @pytest.mark.timeout(180)

@@ -1,6 +1,7 @@
 """The gateway behind nginx and HAProxy, with the files of ``deploy/`` and with nginx's defaults."""
 
 import hashlib
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +10,7 @@ import httpx
 import pytest
 
 from tests.support import proxies
+from tests.support.certificates import Authority
 from tests.support.dev import Dev, start_dev
 from tests.support.socket_world import running_sockets
 from tests.support.waiting import PATIENCE_S, until
@@ -22,7 +24,8 @@ FORGED = {
     "x-forwarded-prefix": "/p",
     "x-real-ip": "9",
 }
-KINDS = ("nginx", "nginx-defaults", "haproxy")
+KINDS = ("nginx", "nginx-defaults", "nginx-tls", "haproxy", "haproxy-tls")
+"""With TLS, clients speak HTTP/2."""
 UPLOAD = b"0123456789abcdef" * (1 << 18)
 """4 MiB: more than nginx's default permits, and than the gateway keeps in memory."""
 DEFAULT_UPLOAD = UPLOAD[: 1 << 19]
@@ -36,13 +39,21 @@ class Front(NamedTuple):
     dev: Dev
     url: str
     host: str
+    verify: ssl.SSLContext | bool = True
+
+    @property
+    def scheme(self) -> str:
+        return httpx.URL(self.url).scheme
 
     def client(self) -> httpx.AsyncClient:
         headers = {**self.dev.headers, "host": self.host}
         if self.kind == "nginx-defaults":
             # nginx replaces the host name by that of the gateway, unless it is told otherwise.
             headers["function-id"] = self.dev.ready["function_id"]
-        transport = httpx.AsyncHTTPTransport(local_address=CLIENT)
+        is_tls = self.scheme == "https"
+        transport = httpx.AsyncHTTPTransport(
+            local_address=CLIENT, http1=not is_tls, http2=is_tls, verify=self.verify
+        )
         return httpx.AsyncClient(
             base_url=self.url, headers=headers, timeout=PATIENCE_S, transport=transport
         )
@@ -74,13 +85,18 @@ def front(
     assert gateway_port is not None
     folder = tmp_path_factory.mktemp(kind)
     host = f"{dev.ready['function_id']}.invocation.localhost"
-    if kind == "haproxy":
-        running = proxies.haproxy(folder, proxies.deployed("haproxy.cfg"), gateway_port)
-    else:
-        site = proxies.NGINX_DEFAULTS if kind != "nginx" else proxies.deployed("nginx.conf")
-        running = proxies.nginx(folder, site, gateway_port)
-    with running as port:
-        yield Front(kind, dev, f"http://127.0.0.1:{port}", f"{host}:{port}")
+    text = proxies.deployed("haproxy.cfg" if program == "haproxy" else "nginx.conf")
+    scheme, verify = "http", ssl.create_default_context()
+    if kind == "nginx-defaults":
+        text = proxies.NGINX_DEFAULTS
+    elif kind.endswith("-tls"):
+        authority = Authority(folder)
+        text = proxies.with_tls(text, *authority.issue("front", host))
+        scheme, verify = "https", ssl.create_default_context(cafile=authority.file)
+        verify.check_hostname = False
+    run = proxies.haproxy if program == "haproxy" else proxies.nginx
+    with run(folder, text, gateway_port) as port:
+        yield Front(kind, dev, f"{scheme}://127.0.0.1:{port}", f"{host}:{port}", verify)
 
 
 async def test_an_event_arrives_before_the_next_one_is_made(front: Front) -> None:
@@ -109,7 +125,7 @@ async def test_a_redirect_leads_back_through_the_proxy(front: Front, path: str) 
         location = httpx.URL(front.url).join(answer.headers["location"])
         assert answer.is_redirect
         if path.startswith("/sse"):
-            assert answer.headers["location"].startswith("http://")
+            assert answer.headers["location"].startswith(f"{front.scheme}://")
             assert location.netloc.decode() == front.host
         followed = await client.get(location.raw_path.decode())
         assert followed.status_code == 200
@@ -128,10 +144,10 @@ async def test_the_inference_server_learns_who_called_what(
         assert {name for name, _ in seen} >= {"x-forwarded-for", "x-forwarded-host"}
         return
     assert dict(seen) == {
-        "forwarded": f'for={CLIENT};host="{front.host}";proto=http',
+        "forwarded": f'for={CLIENT};host="{front.host}";proto={front.scheme}',
         "x-forwarded-for": CLIENT,
         "x-forwarded-host": front.host,
-        "x-forwarded-proto": "http",
+        "x-forwarded-proto": front.scheme,
     }
     assert len(seen) == 4
 
@@ -154,6 +170,7 @@ async def test_calls_share_connections_and_head_leaves_them_usable(front: Front)
         for method in ("GET", "HEAD", "POST", "HEAD", "OPTIONS", "GET"):
             answer = await client.request(method, "/reflect/x")
             assert answer.status_code == 200
+            assert answer.http_version == ("HTTP/2" if front.scheme == "https" else "HTTP/1.1")
             assert bool(answer.content) is (method != "HEAD")
 
 
@@ -162,6 +179,8 @@ async def test_a_client_that_leaves_cancels_its_call(front: Front) -> None:
         url = "/sse?events=1000&interval_ms=3600000"
         async with client.stream("GET", url) as answer:
             await anext(answer.aiter_lines())
+    # httpx leaves by the end of its connection: it resets no stream of HTTP/2.
+    async with front.client() as client:
         assert (await client.get("/running?until=0")).json()["running"] == 0
 
 

@@ -19,13 +19,17 @@ V2 = "/v2/nvcf"
 class ControlPlane:
     """The program, a client with an admin token, and the version that a test is about.
 
-    ``cluster`` is the name of its only cluster, whose workers are external.
+    ``cluster`` is the name of its only cluster, whose workers are external. ``environment`` are the
+    variables with which it was started.
     """
 
     cluster = "ours"
 
-    def __init__(self, program: Program, url: str, token: str) -> None:
+    def __init__(
+        self, program: Program, url: str, token: str, environment: Mapping[str, str]
+    ) -> None:
         self.program = program
+        self.environment = environment
         self.url = url
         self.bearer = {"authorization": f"Bearer {token}"}
         self.api = httpx.AsyncClient(base_url=url, headers=self.bearer, timeout=2 * PATIENCE_S)
@@ -87,11 +91,12 @@ async def running_control_plane(
         "DRAIN__GRACE_S": "0",
         **settings,
     }
-    program = gateway("serve", env={f"GATEWAY_{name}": value for name, value in env.items()})
+    env = {f"GATEWAY_{name}": value for name, value in env.items()}
+    program = gateway("serve", env=env)
     try:
         ready = await asyncio.to_thread(program.wait_event, "gateway.ready")
         url = f"http://{ready['listen'][0]}"
-        plane = ControlPlane(program, url, await admin_token(program, url))
+        plane = ControlPlane(program, url, await admin_token(program, url), env)
         async with plane.api:
             yield plane
     finally:

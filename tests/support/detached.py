@@ -14,6 +14,7 @@ from gateway.requests.events import WatchedPositions
 from gateway.requests.forwarding import Forwarder
 from gateway.requests.holders import Holders
 from gateway.requests.key_claims import KeyClaims
+from gateway.requests.regions import Regions
 from gateway.requests.stored import StoredResponses
 from gateway.routing.admission import Authenticate
 from gateway.routing.cross_origin import CrossOrigin
@@ -62,7 +63,7 @@ def make_endpoint(
         book,
         Access(authenticate or _nobody, model or ReadModel(), cross_origin),
         WatchedPositions(position, lambda request_id: True, lambda version_id, position: None),
-        Forwarder(holders or Holders(NoBus(), None, "eu", 7), book),
+        Forwarder(holders or Holders(NoBus(), None, Regions(NoBus(), "eu", ()), 7), book),
         has_lived,
         lambda request, status: None,
     )
@@ -70,7 +71,7 @@ def make_endpoint(
 
 def make_keyed_calls(book: RequestBook, claims: StoredClaims | None = None) -> KeyedCalls:
     """Return the calls with keys of a process that no other one can be reached from."""
-    forwarder = Forwarder(Holders(NoBus(), None, "eu", 7), book)
+    forwarder = Forwarder(Holders(NoBus(), None, Regions(NoBus(), "eu", ()), 7), book)
     return KeyedCalls(KeyClaims(claims or StoredClaims()), book, forwarder)
 
 

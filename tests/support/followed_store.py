@@ -43,9 +43,9 @@ async def following(*urls: str, **options: Any) -> AsyncIterator[Followed]:
 
 
 @asynccontextmanager
-async def opened(*urls: str, **options: Any) -> AsyncIterator[Any]:
+async def opened(*urls: str, replicas: int = 1, **options: Any) -> AsyncIterator[Any]:
     """Open the store at ``urls``, whose scheme decides on the backend; ``options`` are its own."""
-    store = make_store(replace(options_at(urls, "test"), **options))
+    store = make_store(replace(options_at(urls, "test"), **options), replicas=replicas)
     await store.open(PATIENCE_S)
     try:
         yield store

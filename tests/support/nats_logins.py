@@ -25,7 +25,7 @@ class GuardedNats:
         self.server = server
         self.logins = logins
         jwt, _ = read_credentials(logins.gateway_credentials)
-        self.users = WorkerUsers(logins.operator_seed.read_text(), account_of(jwt), REGION)
+        self.users = WorkerUsers(logins.operator_seed.read_text(), account_of(jwt), [REGION])
 
     @property
     def url(self) -> str:

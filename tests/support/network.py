@@ -1,8 +1,9 @@
 """Machines and networks made of Linux network namespaces: a program's link can be cut and restored.
 
 A network is a bridge in a namespace of its own, a machine a namespace with a link to each network
-that it joined. A cut link loses every frame in both directions and nobody is told, as when a cable
-breaks behind a switch: no reset, no end of stream, no carrier lost.
+that it joined. Networks within another one reach each other over it, each by an uplink. A cut link
+loses every frame in both directions and nobody is told, as when a cable breaks behind a switch: no
+reset, no end of stream, no carrier lost.
 
 Nothing remains: each namespace has no name and lives as long as a holder process, which ends when
 its standard input closes, so also when this process is killed. `Machine.prefix` lets programs end
@@ -105,14 +106,19 @@ class Namespace:
 
 
 class Network(Namespace):
-    """A switch, with an unused network of 254 addresses."""
+    """A switch, with an unused network of 254 addresses.
 
-    def __init__(self) -> None:
+    ``uplink`` is the cable to the network that it is within, whose addresses it shares.
+    """
+
+    def __init__(self, within: "Network | None" = None) -> None:
         super().__init__()
+        self._within = within
         self._used = 0
         self._subnet = _unused_subnet()
         self.run("ip", "link", "add", "switch", "type", "bridge")
         self.run("ip", "link", "set", "switch", "up")
+        self.uplink = _bridge(within, self) if within is not None else None
 
     def join_here(self) -> str:
         """Link this process's own namespace to the network; return its address."""
@@ -120,6 +126,8 @@ class Network(Namespace):
 
     def next_address(self) -> str:
         """Return an address of the network that no link has."""
+        if self._within is not None:
+            return self._within.next_address()
         self._used += 1
         return f"{self._subnet}.{self._used}"
 
@@ -133,7 +141,10 @@ class Machine(Namespace):
 
 
 class Link:
-    """The cable between a machine and a network; ``address`` is the machine's."""
+    """The cable between a machine and a network, or two networks.
+
+    ``address`` is the machine's, empty for an uplink.
+    """
 
     def __init__(self, network: Network, port: str, address: str) -> None:
         self._network = network
@@ -166,6 +177,18 @@ def _connect(network: Network, machine: Machine | None) -> Link:
     _run(*enter, "ip", "link", "set", name, "up")
     network.run("ip", "link", "set", port, "master", "switch", "up")
     return Link(network, port, address)
+
+
+def _bridge(outer: Network, inner: Network) -> Link:
+    """Link two switches."""
+    port, name = (f"p{next(_names)}" for _ in range(2))
+    _run(
+        *("ip", "link", "add", "name", name, "netns", str(inner.pid)),
+        *("type", "veth", "peer", "name", port, "netns", str(outer.pid)),
+    )
+    inner.run("ip", "link", "set", name, "master", "switch", "up")
+    outer.run("ip", "link", "set", port, "master", "switch", "up")
+    return Link(outer, port, "")
 
 
 def _unused_subnet() -> str:

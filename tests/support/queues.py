@@ -18,7 +18,7 @@ class BrokerParts(NamedTuple):
 
 def broker_on(connection: NatsConnection, region: str = "local") -> BrokerParts:
     """Return administration and bus on ``connection``."""
-    return BrokerParts(JetStreamAdmin(connection, region, StreamSettings()), NatsBus(connection))
+    return BrokerParts(JetStreamAdmin(connection, [region], StreamSettings()), NatsBus(connection))
 
 
 def request_subject(region: str, version_id: str, request_id: str) -> str:

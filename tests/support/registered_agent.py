@@ -146,7 +146,7 @@ async def running_platform(
         logins = NatsWorkerCredentials(
             LoginFiles(nats.logins.operator_seed, nats.logins.system_credentials, credentials),
             replace(OPTIONS, servers=(nats.url,)),
-            REGION,
+            [REGION],
             (nats.url,),
         )
         logins.start(tuple)
@@ -198,7 +198,7 @@ def _ports(
         principal = worker_principal(worker)
         return mint(signer, principal, now=now, lifetime_s=lifetime_s, token_id="t")
 
-    admin = JetStreamAdmin(data, REGION, STREAMS)
+    admin = JetStreamAdmin(data, [REGION], STREAMS)
     return WorkerPorts(store, token, admin.ensure, time.time, credentials)
 
 

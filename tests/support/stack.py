@@ -197,13 +197,17 @@ async def running_stack(kind: str = "nats") -> AsyncIterator[Stack]:
 
 
 async def register(
-    url: str, max_body_bytes: int = 0, *, passes_interim: bool = False, account: str = ACCOUNT
+    *urls: str,
+    max_body_bytes: int = 0,
+    passes_interim: bool = False,
+    account: str = ACCOUNT,
+    replicas: int = 1,
 ) -> Demo:
-    """Write an ACTIVE function and a key for it directly into the store."""
+    """Write an ACTIVE function and a key for it directly into the store at ``urls``."""
     function_id = FunctionId(new_uuid())
     version_id = VersionId(new_uuid())
     api_key = new_key(os.urandom(RANDOM_BYTES))
-    async with opened(url) as store:
+    async with opened(*urls, replicas=replicas) as store:
         await store.prepare()
         await store.put(Function(function_id, account))
         await store.put(

@@ -4,11 +4,12 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 from http1.client.pool import Connect, Pool
 from http2.client.pool import Http2Pool
-from queueing.interface import PullConsumer, WorkerBroker
+from queueing.interface import OtherRegions, PullConsumer, WorkerBroker
 from queueing.open import broker_name, open_worker_broker
 from runtime import garbage
 from runtime.events import emit
@@ -238,8 +239,11 @@ class Agent:
     ) -> None:
         settings = self._settings
         runner = self._runner
-        region = settings.queue.region if response is None else response.region
-        consumer = self._consumer = broker.consumer(region, runner.on_lease, runner.on_cancel)
+        region, others = settings.queue.region, settings.queue.other_regions
+        if response is not None:
+            region, others = response.region, response.other_regions
+        away = OtherRegions(others, partial(runner.on_lease, is_away=True)) if others else None
+        consumer = self._consumer = broker.consumer(region, runner.on_lease, runner.on_cancel, away)
         self.metrics.watch_slots(self._slots)
         consumer.start()
         stack.push_async_callback(consumer.close)

@@ -195,6 +195,7 @@ class Workers:
             {
                 **credentials,
                 "region": api.region,
+                "other_regions": list(api.other_regions) or None,
                 "token": self._token(worker, now),
                 "expires_in_seconds": options.token_s,
                 "lease_seconds": options.lease_s,
@@ -250,6 +251,7 @@ class Workers:
         )
         return ConnectResponse(
             region=api.region,
+            other_regions=list(api.other_regions) or None,
             token=self._token(worker, now),
             expires_in_seconds=options.token_s,
             lease_seconds=options.lease_s,

@@ -56,6 +56,8 @@ class ConnectResponse(View):
 
     region: str
     """Part of the name of its queue."""
+    other_regions: list[str] | None = None
+    """Regions whose queues it serves while its own is empty; absent: none."""
     token: str = Field(repr=False)
     """For the next calls."""
     expires_in_seconds: float

@@ -9,7 +9,7 @@ again.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from queueing.interface import (
@@ -55,7 +55,7 @@ class NatsCallout:
         self,
         files: LoginFiles,
         options: ConnectionOptions,
-        region: str,
+        regions: Sequence[str],
         check: LoginCheck,
         registry: MetricRegistry,
         clock: Callable[[], float] = time.time,
@@ -63,7 +63,7 @@ class NatsCallout:
         """``options`` are those of the gateway's other connections. Raises `CredentialsError`."""
         keys = AccountKeys.read(files)
         try:
-            self._users = NvcfUsers(*keys, region)
+            self._users = NvcfUsers(*keys, regions)
             self._callout = CalloutAccount(keys.operator_seed)
         except ValueError as error:
             raise CredentialsError(f"the auth callout cannot be made: {error}") from error

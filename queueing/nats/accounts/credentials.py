@@ -97,15 +97,20 @@ class NatsWorkerCredentials:
     """A `queueing.interface.WorkerCredentials`, over a connection of its own."""
 
     def __init__(
-        self, files: LoginFiles, options: ConnectionOptions, region: str, urls: tuple[str, ...]
+        self,
+        files: LoginFiles,
+        options: ConnectionOptions,
+        regions: Sequence[str],
+        urls: tuple[str, ...],
     ) -> None:
         """``options`` are those of the gateway's other connections to the same servers.
 
-        ``urls`` are the servers' as workers reach them. Raises `CredentialsError`.
+        ``regions`` are all of the installation, ``urls`` are the servers' as workers reach
+        them. Raises `CredentialsError`.
         """
         keys = AccountKeys.read(files)
         try:
-            users = WorkerUsers(*keys, region)
+            users = WorkerUsers(*keys, regions)
         except ValueError as error:
             raise CredentialsError(f"workers' NATS logins cannot be made: {error}") from error
         login = Login(credentials_file=files.system_credentials)

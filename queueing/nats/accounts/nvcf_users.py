@@ -22,6 +22,8 @@ The account's key is derived from the operator's, as those of our workers' accou
 published before a user is signed (`queueing.nats.accounts.callout`).
 """
 
+from collections.abc import Iterable
+
 from queueing.interface import WorkerLogin
 from queueing.nats.accounts.jwt import NO_LIMITS, Signer, account_jwt
 from queueing.nats.accounts.users import (
@@ -43,19 +45,20 @@ _INBOXES = ("_INBOX.*", "_INBOX.*.*", "_INBOX.*.*.*")
 class NvcfUsers:
     """Makes these accounts and users; the arguments are those of `WorkerUsers`."""
 
-    def __init__(self, operator_seed: str, gateway_account: str, region: str) -> None:
+    def __init__(self, operator_seed: str, gateway_account: str, regions: Iterable[str]) -> None:
         """Raises ValueError when ``operator_seed`` is not an operator's seed."""
         self._operator = Signer.operator(operator_seed)
         self._gateway_account = gateway_account
-        self._region = region
+        self._regions = tuple(regions)
 
     def account(self, version_id: str, deployment_id: str) -> str:
         """Return the document of a version's account for one deployment."""
-        subjects = WorkerSubjects.of(self._region, version_id)
+        subjects = WorkerSubjects.of(self._regions, version_id)
         imports = version_imports(subjects, self._gateway_account, polling_subject("$1"))
         mappings = {
             exported_subject(subject): [{"subject": subject, "weight": 100}]
-            for subject in (subjects.next, subjects.info)
+            for queue in subjects.queues
+            for subject in (queue.next, queue.info)
         }
         return account_jwt(
             self._operator,
@@ -71,8 +74,7 @@ class NvcfUsers:
 
     def user(self, worker: WorkerLogin, public_key: str, now: int) -> str:
         """Return the document of a worker whose connection has ``public_key``."""
-        subjects = WorkerSubjects.of(self._region, worker.version_id)
-        published = [subjects.next, subjects.info, subjects.acks, subjects.receipts]
+        subjects = WorkerSubjects.of(self._regions, worker.version_id)
         return self._signer(worker.version_id).sign(
             {
                 "sub": public_key,
@@ -83,7 +85,7 @@ class NvcfUsers:
                     "type": "user",
                     "version": 2,
                     **NO_LIMITS,
-                    "pub": {"allow": published},
+                    "pub": {"allow": subjects.services},
                     "sub": {"allow": [subjects.cancels, polling_subject("*"), *_INBOXES]},
                     "subs": MAX_SUBSCRIPTIONS,
                     "payload": MAX_PAYLOAD_BYTES,

@@ -7,8 +7,8 @@ add a request to another tenant's queue in this way (observed with nats-server 2
 that leaves the account can only go back to the requester.
 
 The queues are therefore in the gateway's account, which exports the subjects that workers need; the
-account of a version imports those of its own stream, and the worker's user is limited to these and
-to its own inbox:
+account of a version imports those of its own streams, one in each region, and the worker's user is
+limited to these and to its own inbox:
 
     gateway's account                            a version's account
     $JS.API.CONSUMER.MSG.NEXT.>   service ────▶  nvcf.js.CONSUMER.MSG.NEXT.<stream>.<consumer>
@@ -30,7 +30,7 @@ operator's key can make accounts that import.
 """
 
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from queueing.nats.accounts.jwt import Role, Signer, UserCredentials, account_jwt, user_credentials
@@ -82,28 +82,51 @@ def nvcf_account(version_id: str) -> str:
 _ACCOUNT_NAMES = (version_account, nvcf_account)
 
 
-class WorkerSubjects(NamedTuple):
-    """The subjects for the workers of one version, as they are in its account."""
+class QueueSubjects(NamedTuple):
+    """The subjects of one queue, as they are in the account of its version."""
 
     next: str
     info: str
     acks: str
-    cancels: str
-    polls: str
-    receipts: str
 
     @classmethod
-    def of(cls, region: str, version_id: str) -> "WorkerSubjects":
+    def of(cls, region: str, version_id: str) -> "QueueSubjects":
         stream = stream_name(region, version_id)
         consumer = f"{stream}.{consumer_name(stream)}"
         return cls(
             f"{WORKER_API}.{_NEXT}.{consumer}",
             f"{WORKER_API}.{_INFO}.{consumer}",
             f"{_ACK}.{consumer}.>",
+        )
+
+
+class WorkerSubjects(NamedTuple):
+    """The subjects for the workers of one version, as they are in its account."""
+
+    queues: tuple[QueueSubjects, ...]
+    cancels: str
+    polls: str
+    receipts: str
+
+    @classmethod
+    def of(cls, regions: Iterable[str], version_id: str) -> "WorkerSubjects":
+        """Return them in the same order in each region."""
+        return cls(
+            tuple(QueueSubjects.of(region, version_id) for region in sorted(regions)),
             cancel_subject(version_id),
             scoped_polling_subject(version_id, "*"),
             polled_subject(version_id, ">"),
         )
+
+    @property
+    def services(self) -> list[str]:
+        """What a worker publishes to."""
+        return [*(subject for queue in self.queues for subject in queue), self.receipts]
+
+    @property
+    def streams(self) -> list[str]:
+        """What a worker subscribes to, beside its inbox."""
+        return [self.cancels, self.polls]
 
 
 def version_imports(
@@ -119,9 +142,7 @@ def version_imports(
             "type": kind,
         }
         for name, local, kind in (
-            (subjects.next, subjects.next, "service"),
-            (subjects.info, subjects.info, "service"),
-            (subjects.acks, subjects.acks, "service"),
+            *((subject, subject, "service") for queue in subjects.queues for subject in queue),
             (subjects.cancels, subjects.cancels, "stream"),
             (subjects.polls, polls, "stream"),
             (subjects.receipts, subjects.receipts, "service"),
@@ -138,18 +159,18 @@ class WorkerUsers:
     """Makes accounts of versions and users of workers.
 
     ``operator_seed`` may be that of a signing key of the operator. ``gateway_account`` is the
-    public key of the account that has the queues.
+    public key of the account that has the queues. ``regions`` are all of the installation.
     """
 
-    def __init__(self, operator_seed: str, gateway_account: str, region: str) -> None:
+    def __init__(self, operator_seed: str, gateway_account: str, regions: Iterable[str]) -> None:
         """Raises ValueError when ``operator_seed`` is not an operator's seed."""
         self._operator = Signer.operator(operator_seed)
         self._gateway_account = gateway_account
-        self._region = region
+        self._regions = tuple(regions)
 
     def account(self, version_id: str, deployment_id: str) -> str:
         """Return the document of a version's account for one deployment."""
-        subjects = WorkerSubjects.of(self._region, version_id)
+        subjects = WorkerSubjects.of(self._regions, version_id)
         imports = version_imports(subjects, self._gateway_account, subjects.polls)
         return account_jwt(
             self._operator,
@@ -175,11 +196,11 @@ class WorkerUsers:
         self, version_id: str, instance_id: str, random32: bytes, now: int, expires_at: int
     ) -> UserCredentials:
         """Return a worker's credentials; times are Unix seconds."""
-        subjects = WorkerSubjects.of(self._region, version_id)
+        subjects = WorkerSubjects.of(self._regions, version_id)
         inbox = worker_inbox(version_id, instance_id)
         content = {
-            "pub": {"allow": [subjects.next, subjects.info, subjects.acks, subjects.receipts]},
-            "sub": {"allow": [subjects.cancels, subjects.polls, f"{inbox}.>"]},
+            "pub": {"allow": subjects.services},
+            "sub": {"allow": [*subjects.streams, f"{inbox}.>"]},
             "subs": MAX_SUBSCRIPTIONS,
             "payload": MAX_PAYLOAD_BYTES,
             "allowed_connection_types": ["STANDARD"],

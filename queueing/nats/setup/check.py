@@ -16,13 +16,14 @@ from queueing.interface import CredentialsError, QueueUnavailable
 from queueing.nats.accounts.callout_documents import CalloutAccount
 from queueing.nats.accounts.credentials import NatsAccounts
 from queueing.nats.accounts.jwt import Signer, account_of, read_claims
-from queueing.nats.accounts.users import WorkerSubjects, WorkerUsers
+from queueing.nats.accounts.users import QueueSubjects, WorkerUsers
 from queueing.nats.connection import Denied, NatsConnection, NatsError
 from queueing.nats.gateway import connection_options, stream_settings
 from queueing.nats.jetstream import (
     CLUSTER_REPLICAS,
     JetStream,
     JetStreamError,
+    StreamSettings,
     delete_message_subject,
     max_deliveries_subject,
     naks_subject,
@@ -40,6 +41,7 @@ from queueing.nats.setup.findings import (
     judge_cluster,
     judge_login,
     judge_operator,
+    judge_queue,
     judge_refusal,
     judge_server,
     judge_streams,
@@ -332,7 +334,7 @@ class NatsCheck:
         queue: QueueSettings,
         options: ConnectionOptions,
     ) -> None:
-        settings = stream_settings(queue)
+        settings = stream_settings(queue, self._nats.region_tag)
         stream = stream_name(queue.region, self._version_id)
         try:
             copies = await jetstream.ensure(queue.region, self._version_id, settings)
@@ -349,12 +351,26 @@ class NatsCheck:
                 self._add(*judge_clock("JetStream", str(found["ts"]), time.time()))
             await self._try_workers(connection, queue.region, options)
             await self._try_removal(connection, stream)
+            for region in queue.other_regions:
+                await self._try_region(jetstream, region, settings)
         except JetStreamError as refusal:
-            self._add(judge_refusal("a queue", queue.replicas, refusal))
+            self._add(judge_queue(queue.region, settings, refusal))
         except NatsError as failure:
             self._add(error("gateway's login", f"a queue cannot be made: {failure}", _why(failure)))
         finally:
             with suppress(JetStreamError, NatsError):
+                await jetstream.call(f"STREAM.DELETE.{stream}", {})
+
+    async def _try_region(
+        self, jetstream: JetStream, region: str, settings: StreamSettings
+    ) -> None:
+        try:
+            await jetstream.ensure(region, self._version_id, settings)
+        except JetStreamError as refusal:
+            self._add(judge_queue(region, settings, refusal))
+        finally:
+            with suppress(JetStreamError, NatsError):
+                stream = stream_name(region, self._version_id)
                 await jetstream.call(f"STREAM.DELETE.{stream}", {})
 
     async def _try_removal(self, connection: NatsConnection, stream: str) -> None:
@@ -385,7 +401,7 @@ class NatsCheck:
             return
         try:
             jwt, _ = read_credentials(nats.credentials_file)
-            users = WorkerUsers(nats.operator_seed_file.read_text(), account_of(jwt), region)
+            users = WorkerUsers(nats.operator_seed_file.read_text(), account_of(jwt), [region])
         except (OSError, ValueError, LoginError) as failure:
             self._add(
                 error(
@@ -477,7 +493,7 @@ class _WorkerTrial:
         self._worker = worker
         self._version_id = version_id
         self._region = region
-        self._subjects = WorkerSubjects.of(region, version_id)
+        self._subjects = QueueSubjects.of(region, version_id)
 
     async def run(
         self, publish: Callable[[NatsConnection, str, str], Awaitable[bool]]

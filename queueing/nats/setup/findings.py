@@ -12,6 +12,7 @@ from queueing.nats.jetstream import (
     REPLICAS_NOT_SUPPORTED,
     STORAGE_EXCEEDED,
     JetStreamError,
+    StreamSettings,
 )
 
 OLDEST = (2, 11, 2)
@@ -283,6 +284,18 @@ def judge_refusal(what: str, copies: int, refusal: JetStreamError) -> Finding:
     elif refusal.code in _NOT_ENABLED:
         change = "give the gateway's account JetStream limits (mem_storage, disk_storage)"
     return error("JetStream", f"{what} cannot be made: {refusal}", change)
+
+
+def judge_queue(region: str, settings: StreamSettings, refusal: JetStreamError) -> Finding:
+    """Return why a queue of a region was not made."""
+    if settings.region_tag and refusal.code == NO_SUITABLE_PEERS:
+        return error(
+            f"region {region}",
+            f"no queue can be made there: {refusal}",
+            f'give servers server_tags: ["{settings.region_tag}:{region}"]: as many as '
+            "queue.replicas, with room",
+        )
+    return judge_refusal("a queue", settings.replicas, refusal)
 
 
 def judge_login(expires_at: int | None, now_s: float) -> Iterator[Finding]:

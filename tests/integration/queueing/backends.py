@@ -91,7 +91,7 @@ class NatsBackend:
             )
             await queue.start()
             try:
-                admin = JetStreamAdmin(connection, REGION, streams)
+                admin = JetStreamAdmin(connection, [REGION], streams)
                 yield Gateway(queue, admin, NatsBus(connection), NatsPolls(connection))
             finally:
                 await queue.close()

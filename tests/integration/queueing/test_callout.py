@@ -61,7 +61,7 @@ async def tokens(guarded_nats: GuardedNats) -> AsyncIterator[Tokens]:
     callout = NatsCallout(
         LoginFiles(files.operator_seed, files.system_credentials, files.gateway_credentials),
         replace(OPTIONS, servers=(guarded_nats.url,)),
-        REGION,
+        [REGION],
         tokens.check,
         MetricRegistry(with_process=False),
     )
@@ -91,7 +91,7 @@ async def test_its_library_finds_the_consumer_pulls_acknowledges_and_hears_polls
         gateway(url, options=guarded_nats.gateway_options) as queue,
         worker(url) as work,
     ):
-        await JetStreamAdmin(data, REGION, STREAMS).ensure(version_id)
+        await JetStreamAdmin(data, [REGION], STREAMS).ensure(version_id)
         info = await work.request(f"$JS.API.CONSUMER.INFO.{queue_of(version_id)}")
         assert json.loads(info)["name"] == f"rq_{REGION}_{version_id}_workers"
         work.subscribe(cancel_subject(version_id))
@@ -130,7 +130,7 @@ async def test_it_reaches_nothing_but_the_queue_of_its_version(
     version_id, other_id, url = new_version(), new_version(), guarded_nats.url
     tokens.admit(version_id)
     async with connected(url, guarded_nats.gateway_options) as data, worker(url) as work:
-        admin = JetStreamAdmin(data, REGION, STREAMS)
+        admin = JetStreamAdmin(data, [REGION], STREAMS)
         await admin.ensure(version_id)
         await admin.ensure(other_id)
         stream, other = stream_name(REGION, version_id), queue_of(other_id)

@@ -47,6 +47,27 @@ def test_an_issuer_without_what_its_tokens_are_checked_with_is_refused() -> None
     assert problem.startswith("jwt.audiences: must be set")
 
 
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({}, "nats.region_tag: must be set"),
+        ({"NATS__REGION_TAG": "region", "QUEUE__REGION": "us"}, "queue.other_regions: must name"),
+        ({"NATS__REGION_TAG": "region", "QUEUE__BACKEND": "redis"}, "queue.other_regions: need"),
+        ({"NATS__REGION_TAG": "a:b"}, "nats.region_tag: String should consist"),
+    ],
+)
+def test_regions_that_cannot_be_served_are_refused(settings: dict[str, str], problem: str) -> None:
+    environ = {f"GATEWAY_{name}": text for name, text in settings.items()}
+    (found,) = problems(GATEWAY_QUEUE__OTHER_REGIONS="us,ap", **environ)
+    assert found.startswith(problem)
+
+
+def test_several_regions_are_taken() -> None:
+    environ = {"GATEWAY_QUEUE__OTHER_REGIONS": "us,ap", "GATEWAY_NATS__REGION_TAG": "region"}
+    queue = load(GatewaySettings, None, ENV_PREFIX, environ=environ).queue
+    assert (queue.region, queue.other_regions) == ("local", ("us", "ap"))
+
+
 def test_a_bootstrap_secret_is_given_once() -> None:
     (problem,) = problems(
         GATEWAY_CONTROL__BOOTSTRAP_SECRET="nvboot-hunter2",

@@ -242,12 +242,20 @@ async def test_renews_at_half_time_and_keeps_trying() -> None:
         {"leaseSeconds": "30"},
         {"leaseSeconds": True},
         {"nats": {}},
+        {"otherRegions": "eu"},
+        {"otherRegions": ["eu", 1]},
         {"nats": {"urls": [], "jwt": "j", "seed": "s", "apiPrefix": "x"}},
     ],
 )
 def test_an_answer_that_lacks_something_is_no_answer(changes: dict[str, object]) -> None:
     with pytest.raises(ConnectError):
         read_connect_response({**CONNECTED, **changes}, read_login)
+
+
+def test_other_regions_are_optional() -> None:
+    assert read_connect_response(CONNECTED, read_login).other_regions == ()
+    several = {**CONNECTED, "otherRegions": ["eu", "us"]}
+    assert read_connect_response(several, read_login).other_regions == ("eu", "us")
 
 
 def test_logins_are_not_shown() -> None:

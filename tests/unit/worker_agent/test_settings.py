@@ -76,6 +76,7 @@ def test_our_own_name_wins() -> None:
             {"FUNCTION_ID": "", "WORKER_CONTROL__URL": "http://a", "WORKER_CONTROL__TOKEN": "a.b"},
             "control.token: must be a registration token",
         ),
+        ({"WORKER_QUEUE__OTHER_REGIONS": "local"}, "queue.other_regions: must name"),
     ],
 )
 def test_a_bad_value_is_refused_by_name(environ: dict[str, str], message: str) -> None:

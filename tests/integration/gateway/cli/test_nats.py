@@ -392,6 +392,20 @@ async def test_what_a_cluster_lacks_is_found(tmp_path: Path) -> None:
         assert any("2 of 3 servers respond" in finding.problem for finding in found)
 
 
+async def test_a_region_without_servers_is_found(tmp_path: Path) -> None:
+    async with set_up_nats(tmp_path / "nats", nodes=3, starts=False) as nats:
+        for server, region in zip(nats.servers, ("eu", "us", "us"), strict=True):
+            tags = f'server_tags: ["region:{region}"]\n'
+            server.file.write_text(tags + server.file.read_text())
+        await nats.start()
+        await nats.whole()
+        settings = {"NATS__REGION_TAG": "region", "QUEUE__REGION": "eu", "QUEUE__REPLICAS": "1"}
+        assert await nats.check(**settings, QUEUE__OTHER_REGIONS="us") == []
+        (found,) = await nats.check(**settings, QUEUE__OTHER_REGIONS="us,ap")
+        assert (found.level, found.subject) == (Level.ERROR, "region ap")
+        assert 'server_tags: ["region:ap"]' in found.change
+
+
 async def test_servers_with_a_password_are_usable_but_do_not_confine_workers() -> None:
     login = "authorization { user: gateway, password: secret }\nmax_payload: 8MB\n"
     async with running_nats_server(login) as server:

@@ -174,7 +174,7 @@ async def makes_logins(nats: SetUpNats, operator_seed: str) -> bool:
     """Whether a worker is let in with a login of an account that ``operator_seed`` has signed."""
     account = nats.installation.read_keys().account_id
     async with connected_to(nats.system_options) as connection:
-        accounts = NatsAccounts(WorkerUsers(operator_seed, account, "local"), connection)
+        accounts = NatsAccounts(WorkerUsers(operator_seed, account, ["local"]), connection)
         # Servers take any document, and look at its signature when somebody logs in.
         login = await accounts.issue("stolen", "d", "i", time() + 60)
         own = Login(credentials=lambda: (login.jwt, login.seed))

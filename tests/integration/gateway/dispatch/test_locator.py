@@ -10,6 +10,7 @@ import pytest
 from gateway.dispatch.locator import RequestLocator
 from gateway.domain.model import FunctionVersion, VersionState
 from gateway.domain.queued_request import QueuedRequest
+from gateway.requests.regions import Regions
 from queueing.interface import QueueUnavailable
 from queueing.nats.bus import NatsBus
 from queueing.nats.connection import NatsConnection
@@ -48,7 +49,9 @@ async def process(url: str, number: int, *live: Waiting) -> AsyncIterator[Reques
     connection = NatsConnection(ConnectionOptions(servers=(url,)))
     connection.start()
     by_id = {waiting.request_id: waiting for waiting in live}
-    requests = RequestLocator(by_id, Third(), NatsBus(connection), "local", number)
+    requests = RequestLocator(
+        by_id, Third(), NatsBus(connection), Regions(NatsBus(connection), "local", ()), number
+    )
     try:
         async with asyncio.timeout(PATIENCE_S):
             await connection.wait_connected()

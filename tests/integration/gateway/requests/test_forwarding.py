@@ -5,6 +5,7 @@ import pytest
 
 from gateway.requests.forwarding import Forwarder
 from gateway.requests.holders import Holders
+from gateway.requests.regions import Regions
 from http1.stream import IGNORED, Request, RequestStream
 from queueing.interface import NoResponder, QueueUnavailable
 from tests.support.detached import NoBus, make_book
@@ -33,7 +34,7 @@ class World:
         self.bus = AskedBus(*replies)
         self.client = RecordedResponseWriter(Script(), "client")
         self.served: list[str] = []
-        self.holders = Holders(self.bus, None, "eu", 7)  # type: ignore[arg-type]
+        self.holders = Holders(self.bus, None, Regions(self.bus, "eu", ()), 7)  # type: ignore[arg-type]
         Forwarder(self.holders, make_book()).serve(
             Request(b"GET", b"/v2/requests/x", b"", [], 0, 0.0),
             self.client,

@@ -7,29 +7,29 @@ ONE, OTHER = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-22
 
 
 class Listening(Subscription):
-    def __init__(self, bus: "Air", handler: MessageHandler) -> None:
-        self.bus, self.handler = bus, handler
+    def __init__(self, bus: "Air", subject: bytes, handler: MessageHandler) -> None:
+        self.bus, self.subject, self.handler = bus, subject, handler
 
     def unsubscribe(self) -> None:
         self.bus.listening.remove(self)
 
 
 class Air:
-    """A bus on which everybody hears everything, also who speaks."""
+    """A bus on which everybody hears a subject, also who speaks."""
 
     def __init__(self) -> None:
         self.listening: list[Listening] = []
         self.said: list[bytes] = []
 
     def subscribe(self, subject: bytes, handler: MessageHandler) -> Subscription:
-        assert subject == b"nvcf.direct.eu"
-        self.listening.append(Listening(self, handler))
+        self.listening.append(Listening(self, subject, handler))
         return self.listening[-1]
 
     def publish(self, subject: bytes, payload: bytes) -> bool:
         self.said.append(payload)
         for one in self.listening:
-            one.handler(subject, b"", payload)
+            if one.subject == subject:
+                one.handler(subject, b"", payload)
         return True
 
     async def request(self, subject: bytes, payload: bytes, timeout_s: float = 2.0) -> bytes:
@@ -59,6 +59,21 @@ def test_the_calls_of_all_processes_are_counted() -> None:
     region.first.tick()
     assert (region.first.count(ONE), region.first.count(OTHER)) == (7, 1)
     assert (region.second.count(ONE), region.second.count(OTHER)) == (7, 1)
+
+
+def test_the_calls_of_other_regions_are_counted_only_where_all_are() -> None:
+    region = Region()
+    region.there = {ONE: 4}
+    us = DirectCalls(region.air, "us", "c", lambda: {ONE: 2}, lambda: region.now, ["eu"])
+    us.start()
+    region.second.tick()
+    us.tick()
+    assert (us.count(ONE), us.count_everywhere(ONE)) == (2, 6)
+    assert region.first.count(ONE) == 4
+    region.now += 2.1
+    assert us.count_everywhere(ONE) == 2
+    us.close()
+    assert [one.subject for one in region.air.listening] == [b"nvcf.direct.eu"] * 2
 
 
 def test_the_end_of_all_calls_is_told_once_and_nothing_after_it() -> None:

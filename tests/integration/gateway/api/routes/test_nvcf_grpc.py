@@ -29,6 +29,9 @@ from wire.nvcf_worker_pb2 import WorkerConnect
 TOKENS = "/v2/nvcf/registrationTokens"
 
 
+OTHER_REGION = "another"
+
+
 class Grpc:
     """The service, and functions that wait for workers."""
 
@@ -37,7 +40,11 @@ class Grpc:
         self.client = client
         self.tokens = NvcfTokens(plane.api.authenticate, plane.api.registrations, clock)
         self.workers = NvcfWorkers(
-            plane.api, plane.workers, self.tokens, Master(key_file).signer, 600.0
+            replace(plane.api, other_regions=(OTHER_REGION,)),
+            plane.workers,
+            self.tokens,
+            Master(key_file).signer,
+            600.0,
         )
         large = LargeResponseObjects(
             local_objects(Path("/nonexistent")), max_bytes=0, lifetime_s=60.0, clock=clock
@@ -89,11 +96,12 @@ async def test_a_worker_connects_again_and_again_as_one_instance(served: Grpc) -
         for _ in range(2):
             told = await calls.connect_once()
             assert told.connectedRegion == served.plane.api.region
-            assert list(told.otherRegions) == []
+            assert list(told.otherRegions) == [OTHER_REGION]
             assert told.expiration.seconds > time.time() + 60
             # A worker that starts again with what it has stored still registers.
             calls.token = told.nvcfWorkerToken
-        await calls.provision(told.connectedRegion)
+        for region in (told.connectedRegion, OTHER_REGION):
+            await calls.provision(region)
     await catalog.until(lambda: len(catalog.instances(ids.version_id)) == 1)
     (instance,) = catalog.instances(ids.version_id)
     assert (instance.registered_with, instance.is_connected) == (token_id, True)

@@ -20,7 +20,7 @@ GATEWAY = Signer.of(Role.ACCOUNT, bytes(range(32)))
 
 
 def users(operator: Signer = OPERATOR, region: str = "local") -> WorkerUsers:
-    return WorkerUsers(operator.seed, GATEWAY.public, region)
+    return WorkerUsers(operator.seed, GATEWAY.public, [region])
 
 
 def claims_of(jwt: str) -> dict[str, Any]:
@@ -114,6 +114,6 @@ def test_seeds_are_not_shown() -> None:
 def test_only_an_operators_seed_makes_accounts(seed: str) -> None:
     for kind in (WorkerUsers, NvcfUsers):
         with pytest.raises(ValueError, match="seed"):
-            kind(seed, GATEWAY.public, "local")
+            kind(seed, GATEWAY.public, ["local"])
     with pytest.raises(ValueError, match="seed"):
         CalloutAccount(seed)
