@@ -6,7 +6,7 @@
 
 import json
 from base64 import urlsafe_b64decode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
 from queueing.settings import WorkerBrokerSettings
@@ -26,13 +26,13 @@ def _uuid(text: str) -> str:
     return canonical
 
 
-def is_registration_token(token: str) -> bool:
-    """Whether ``token`` says that it is a registration token; the API checks whether it is."""
+def claims_of(token: str) -> Mapping[str, object]:
+    """Return what a token says of itself, nothing if it is none; the API checks whether it is."""
     try:
         claims = json.loads(urlsafe_b64decode(token.split(".")[1] + "=="))
     except (IndexError, ValueError):
-        return False
-    return isinstance(claims, dict) and claims.get("aud") == REGISTRATION_AUDIENCE
+        return {}
+    return claims if isinstance(claims, dict) else {}
 
 
 def _level(text: object) -> object:
@@ -226,7 +226,8 @@ class WorkerSettings(WorkerBrokerSettings):
         """The token with which the agent has to become an instance first; empty if it is one."""
         control = self.control
         token = "" if control.token is None else control.token.get_secret_value()
-        return token if control.url and is_registration_token(token) else ""
+        is_one = claims_of(token).get("aud") == REGISTRATION_AUDIENCE
+        return token if control.url and is_one else ""
 
     @property
     def admin_address(self) -> Address:
