@@ -27,8 +27,7 @@ from http1.client.pool import Connect, Pool
 from runtime.events import emit
 from runtime.tasks import spawn
 from wire import worker_api
-from wire.worker_api import CONNECT_PATH, HEARTBEAT_PATH, MAX_CONCURRENCY
-from worker_agent.settings import claims_of
+from wire.worker_api import CONNECT_PATH, HEARTBEAT_PATH, MAX_CONCURRENCY, claims_of
 
 HEARTBEATS_PER_LEASE = 3
 LAST_HEARTBEAT_S = 2.0

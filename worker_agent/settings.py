@@ -4,9 +4,7 @@
 (``docs/wire.md`` §8.2); the project's own variable overrides NVCF's.
 """
 
-import json
-from base64 import urlsafe_b64decode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from queueing.settings import WorkerBrokerSettings
@@ -14,7 +12,7 @@ from runtime.setting_rules import Above, After, AtLeast, AtMost, Before, Matchin
 from runtime.settings import Address, Seconds, Section
 from wire.deadlines import VANISHED_S
 from wire.ids import parse_uuid
-from wire.worker_api import MAX_CONCURRENCY, REGISTRATION_AUDIENCE
+from wire.worker_api import MAX_CONCURRENCY, REGISTRATION_AUDIENCE, claims_of
 
 ENV_PREFIX = "WORKER"
 
@@ -24,15 +22,6 @@ def _uuid(text: str) -> str:
     if canonical is None:
         raise ValueError("not a UUID")
     return canonical
-
-
-def claims_of(token: str) -> Mapping[str, object]:
-    """Return what a token says of itself, nothing if it is none; the API checks whether it is."""
-    try:
-        claims = json.loads(urlsafe_b64decode(token.split(".")[1] + "=="))
-    except (IndexError, ValueError):
-        return {}
-    return claims if isinstance(claims, dict) else {}
 
 
 def _level(text: object) -> object:
