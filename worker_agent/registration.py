@@ -17,6 +17,7 @@ import json
 import logging
 import random
 import ssl
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import NamedTuple, Protocol
@@ -26,7 +27,7 @@ from http1.client.pool import Connect, Pool
 from runtime.events import emit
 from runtime.tasks import spawn
 from wire import worker_api
-from wire.worker_api import CONNECT_PATH, HEARTBEAT_PATH, MAX_CONCURRENCY
+from wire.worker_api import CONNECT_PATH, HEARTBEAT_PATH, MAX_CONCURRENCY, claims_of
 
 HEARTBEATS_PER_LEASE = 3
 LAST_HEARTBEAT_S = 2.0
@@ -45,9 +46,8 @@ _DEFINITE = frozenset({400, 401, 403, 410})
 _LOST = frozenset({401, 404})
 """The worker's own token has ended, or its instance has no record."""
 _NO_PLACE = 409
-_UNWANTED = frozenset({401, 403, 409, 410})
-"""Statuses of a registration after which a running worker stops: it is not wanted any more, or its
-registration token has expired."""
+_UNWANTED = frozenset({403, 409, 410})
+"""Statuses of a registration that tell a running worker that it is not wanted any more."""
 
 _log = logging.getLogger("worker.connect")
 
@@ -327,7 +327,9 @@ class Registration:
                 CONNECT_PATH, self._instance.registration_token, request
             )
         except ConnectError as error:
-            if error.status in _UNWANTED:
+            # A 401 alone may be that of a proxy, and pass.
+            is_over = error.status == _REFUSED and has_expired(self._instance.registration_token)
+            if error.status in _UNWANTED or is_over:
                 self._worker.stop_requested(str(error))
             raise
         self._token = read_connect_response(document, self._read_login).token
@@ -406,6 +408,12 @@ class Registration:
         if not self._is_reachable:
             emit(_log, "control.back")
         self._is_reachable = True
+
+
+def has_expired(token: str) -> bool:
+    """Whether a registration token has expired, by its own words and the clock of this machine."""
+    ends_at = claims_of(token).get("exp")
+    return isinstance(ends_at, int | float) and ends_at < time.time()
 
 
 def read_connect_response(document: Mapping[str, object], read_login: ReadLogin) -> ConnectResult:

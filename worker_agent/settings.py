@@ -4,8 +4,6 @@
 (``docs/wire.md`` §8.2); the project's own variable overrides NVCF's.
 """
 
-import json
-from base64 import urlsafe_b64decode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
@@ -24,7 +22,7 @@ from runtime.setting_rules import (
 from runtime.settings import Address, Seconds, Section
 from wire.deadlines import VANISHED_S
 from wire.ids import parse_uuid
-from wire.worker_api import MAX_CONCURRENCY, REGISTRATION_AUDIENCE
+from wire.worker_api import MAX_CONCURRENCY, REGISTRATION_AUDIENCE, claims_of
 
 ENV_PREFIX = "WORKER"
 
@@ -34,15 +32,6 @@ def _uuid(text: str) -> str:
     if canonical is None:
         raise ValueError("not a UUID")
     return canonical
-
-
-def is_registration_token(token: str) -> bool:
-    """Whether ``token`` says that it is a registration token; the API checks whether it is."""
-    try:
-        claims = json.loads(urlsafe_b64decode(token.split(".")[1] + "=="))
-    except (IndexError, ValueError):
-        return False
-    return isinstance(claims, dict) and claims.get("aud") == REGISTRATION_AUDIENCE
 
 
 def _level(text: object) -> object:
@@ -259,7 +248,8 @@ class WorkerSettings(WorkerBrokerSettings):
         """The token with which the agent has to become an instance first; empty if it is one."""
         control = self.control
         token = "" if control.token is None else control.token.get_secret_value()
-        return token if control.url and is_registration_token(token) else ""
+        is_one = claims_of(token).get("aud") == REGISTRATION_AUDIENCE
+        return token if control.url and is_one else ""
 
     @property
     def admin_address(self) -> Address:

@@ -139,6 +139,7 @@ class Fleet:
                 instance,
                 is_connected=serves,
                 is_healthy=serves,
+                slots=int(serves),
                 lease_until=int(time.time() + LONG_S) if serves else 0,
             )
             try:
