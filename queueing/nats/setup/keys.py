@@ -54,7 +54,8 @@ class InstallationKeys:
     empty if there are none. ``revoked_…`` are public keys of users that have ended, and when.
     ``at`` is the time of the last change, in Unix seconds, and ``account_at`` and ``system_at`` are
     the times of the documents of the two accounts: a document that is published with another time
-    is a change for the servers, and costs waiting calls a lease (docs/nats.md).
+    is a change for the servers, which drop waiting pulls
+    (`findings/nats_account_update_drops_pulls.sh`).
     """
 
     operator: str = field(repr=False)

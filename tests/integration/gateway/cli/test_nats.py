@@ -390,6 +390,8 @@ async def test_what_a_cluster_lacks_is_found(tmp_path: Path) -> None:
         await nats.servers[2].kill()
         found = await nats.check()
         assert any("2 of 3 servers respond" in finding.problem for finding in found)
+        code, output = await asyncio.to_thread(run_command, "nats", "push", nats.folder)
+        assert (code, "2 of 3 servers have responded" in output) == (0, True), output
 
 
 async def test_a_region_without_servers_is_found(tmp_path: Path) -> None:
