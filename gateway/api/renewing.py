@@ -12,7 +12,7 @@ from typing import Protocol
 
 from gateway.domain.leases import Leases
 from gateway.domain.model import Instance, Record, RecordKey, Renewals
-from gateway.domain.renewals import PARTS, Renewal
+from gateway.domain.renewals import PARTS, Renewal, part_of
 from gateway.errors import Conflict, StoreUnavailable
 
 _WRITES_PER_LEASE = 6
@@ -56,7 +56,7 @@ class LeaseRenewals:
 
     def renew(self, instance_id: str, renewal: Renewal) -> None:
         """Note a renewal. The instance has an id that was made here, a UUID."""
-        part = instance_id[:1]
+        part = part_of(instance_id)
         self._notes[part][instance_id] = renewal
         self._unwritten.add(part)
         self._noted.set()

@@ -17,7 +17,7 @@ from gateway.domain.model import (
     Renewals,
     RenewalsKey,
 )
-from gateway.domain.renewals import PARTS, Renewal
+from gateway.domain.renewals import PARTS, Renewal, part_of
 
 
 class Leases:
@@ -83,6 +83,6 @@ class Leases:
                 self._pass_on(current)
 
     def _latest(self, instance_id: str) -> Renewal | None:
-        records = self._parts.get(instance_id[:1], {})
+        records = self._parts[part_of(instance_id)]
         found = (record.workers.get(instance_id) for record in records.values())
         return max((one for one in found if one is not None), default=None)

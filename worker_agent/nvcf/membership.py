@@ -52,6 +52,8 @@ class NvcfMembership:
     """
 
     needs_health = True
+    is_reachable = True
+    """The control plane is not told."""
 
     def __init__(
         self,
@@ -79,9 +81,6 @@ class NvcfMembership:
         """What requests ask of the control plane."""
         self.is_renewal_failing = False
         """Whether the latest ConnectOnce failed."""
-
-    is_reachable = True
-    """The control plane is not told."""
 
     async def begin(self, stack: AsyncExitStack, lifecycle: Lifecycle) -> ConnectResult | None:
         """Connect; without a limit of time if nobody refuses it. `None` after the stop signal.

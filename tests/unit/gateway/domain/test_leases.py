@@ -1,17 +1,18 @@
 """The leases of external workers, renewed by several processes."""
 
+from collections import Counter
 from dataclasses import replace
 
 from gateway.domain.leases import Leases
 from gateway.domain.model import Change, Instance, Removed, Renewals
-from gateway.domain.renewals import Renewal
+from gateway.domain.renewals import PARTS, Renewal, part_of
 from tests.support.deployments import running
 
 ONE = running("a1", registered_with="t1", lease_until=100, busy=0)
 
 
 def renewals(process: str, **workers: tuple[int, int]) -> Renewals:
-    return Renewals(process, "a", {name: Renewal(*one) for name, one in workers.items()})
+    return Renewals(process, part_of("a1"), {name: Renewal(*one) for name, one in workers.items()})
 
 
 class Model:
@@ -79,3 +80,9 @@ def test_renewals_of_an_instance_that_is_gone_are_nothing() -> None:
     model = Model()
     assert model.apply(ONE, Removed(ONE.key)) == 2
     assert model.apply(renewals("p", a1=(110, 2))) == 0
+
+
+def test_the_parts_are_about_equal() -> None:
+    digits = Counter(part_of(digit) for digit in "0123456789abcdef")
+    assert digits.keys() == set(PARTS)
+    assert max(digits.values()) <= min(digits.values()) + 2

@@ -11,7 +11,7 @@ from gateway.domain.catalog import Catalog
 from gateway.domain.leases import Leases
 from gateway.domain.model import Instance, InstanceKey, Renewals, RenewalsKey
 from gateway.domain.readmodel import ReadModel
-from gateway.domain.renewals import Renewal
+from gateway.domain.renewals import Renewal, part_of
 from gateway.domain.states import is_running
 from gateway.errors import StoreUnavailable
 from gateway.store.names import CONTROL, INSTANCES
@@ -117,7 +117,7 @@ async def test_renewals_that_a_process_left_are_deleted_when_they_have_long_ende
     dead, alive, mine, name = new_uuid(), new_uuid(), new_uuid(), new_uuid()
     now = int(time.time())
     for process, ends_at in ((dead, now - 61), (alive, now - 10)):
-        await plane.store.put(Renewals(process, name[0], {name: Renewal(ends_at, 0)}))
+        await plane.store.put(Renewals(process, part_of(name), {name: Renewal(ends_at, 0)}))
     leases = Leases(lambda _: None)
     watcher = Watcher(plane.store, leases, [INSTANCES])
     watcher.start()
@@ -131,7 +131,7 @@ async def test_renewals_that_a_process_left_are_deleted_when_they_have_long_ende
             return {
                 process
                 for process in (dead, alive, mine)
-                if await plane.store.get(RenewalsKey(process, name[0]))
+                if await plane.store.get(RenewalsKey(process, part_of(name)))
             }
 
         await until(left, lambda found: found == {alive, mine})
