@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -114,19 +114,8 @@ class Cluster:
     @asynccontextmanager
     async def controlled(self) -> AsyncIterator[None]:
         """Play the controllers of Deployments, and the garbage collector."""
-        task = spawn(self._control(), "tests.control")
-        try:
+        async with repeated(self._control_once):
             yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-
-    async def _control(self) -> None:
-        while True:
-            with suppress(aiohttp.ClientError):
-                await self._control_once()
-            await asyncio.sleep(CONTROL_S)
 
     async def _control_once(self) -> None:
         wanted = {one["metadata"]["uid"]: one for one in await self.objects(DEPLOYMENTS)}
@@ -155,6 +144,31 @@ class Cluster:
             "ownerReferences": [reference],
         }
         await self.call("POST", PODS, {"metadata": metadata, "spec": template["spec"]})
+
+
+@asynccontextmanager
+async def repeated(play: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Play a part of Kubernetes again and again while the block runs.
+
+    The last round is finished: a cancelled call leaves its connection open for a while. What an API
+    server that is down prevents is done in a later round.
+    """
+    over = asyncio.Event()
+
+    async def run() -> None:
+        while not over.is_set():
+            with suppress(aiohttp.ClientError):
+                await play()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CONTROL_S):
+                    await over.wait()
+
+    task = spawn(run(), "tests.kubernetes")
+    try:
+        yield
+    finally:
+        over.set()
+        await task
 
 
 @asynccontextmanager
