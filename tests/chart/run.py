@@ -18,19 +18,22 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
 FOLDER = CACHE / "invocation-gateway" / f"helm-{VERSION}"
 
 
-def find() -> Path | None:
-    """Return Helm: that of HELM or PATH, or the built one; `None` without Go."""
+def installed() -> Path | None:
+    """Return Helm: that of HELM or PATH, or the one that was built; `None` if there is none."""
     found = shutil.which(os.environ.get("HELM", "helm"))
     if found is not None:
         return Path(found)
     program = FOLDER / "helm"
-    if not program.exists():
-        if shutil.which("go") is None:
-            return None
-        print(f"building {MODULE} into {FOLDER}, which takes some minutes ...", flush=True)
-        env = {**os.environ, "GOBIN": str(FOLDER)}
-        subprocess.run(["go", "install", MODULE], env=env, check=True)
-    return program
+    return program if program.exists() else None
+
+
+def find() -> Path | None:
+    """Return Helm, built if there is none; `None` without Go."""
+    if (found := installed()) is not None or shutil.which("go") is None:
+        return found
+    print(f"building {MODULE} into {FOLDER}, which takes some minutes ...", flush=True)
+    subprocess.run(["go", "install", MODULE], env={**os.environ, "GOBIN": str(FOLDER)}, check=True)
+    return installed()
 
 
 def main() -> int:

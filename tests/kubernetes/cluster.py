@@ -54,16 +54,41 @@ class Cluster:
         content_type: str = "application/json",
         headers: Mapping[str, str] | None = None,
     ) -> Document:
-        """Return the response; raises `aiohttp.ClientResponseError`."""
+        """Return the response; raises `aiohttp.ClientResponseError`, also for a warning."""
         url = f"{self._url}{path.format(self.namespace)}"
         headers = {"Content-Type": content_type, **(headers or {})}
         async with self._session.request(method, url, json=body, headers=headers) as response:
             document: Document = await response.json()
-            if not response.ok:
+            warnings = response.headers.getall("Warning", [])
+            if not response.ok or warnings:
+                message = "; ".join(warnings) or str(document)
                 raise aiohttp.ClientResponseError(
-                    response.request_info, (), status=response.status, message=str(document)
+                    response.request_info, (), status=response.status, message=message
                 )
             return document
+
+    async def apply(self, manifest: Document, *, dry_run: bool = False) -> Document:
+        """Create or change an object by server-side apply; no member may be unknown.
+
+        ``dry_run`` does all but store it. Raises `aiohttp.ClientResponseError`.
+        """
+        meta = manifest["metadata"]
+        path = await self._path_of(manifest, meta.get("namespace", self.namespace))
+        query = "fieldManager=test&force=true&fieldValidation=Strict"
+        query += "&dryRun=All" if dry_run else ""
+        return await self.call(
+            "PATCH", f"{path}/{meta['name']}?{query}", manifest, "application/apply-patch+yaml"
+        )
+
+    async def _path_of(self, manifest: Document, namespace: str) -> str:
+        """Return the path of all objects of a kind, as the server says."""
+        version = manifest["apiVersion"]
+        root = f"/apis/{version}" if "/" in version else f"/api/{version}"
+        for one in (await self.call("GET", root))["resources"]:
+            if one["kind"] == manifest["kind"] and "/" not in one["name"]:
+                scope = f"/namespaces/{namespace}" if one["namespaced"] else ""
+                return f"{root}{scope}/{one['name']}"
+        raise AssertionError(f"{version} has no {manifest['kind']}")
 
     async def get(self, path: str, name: str) -> Document | None:
         """Return an object, `None` if there is none."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.chart.run import installed
 from tests.kubernetes.cluster import Cluster, cluster_on
 from tests.kubernetes.programs import MODULES, find
 from tests.kubernetes.servers import Servers
@@ -25,6 +26,14 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         yield found
     finally:
         found.end()
+
+
+@pytest.fixture(scope="session")
+def helm() -> Path:
+    found = installed()
+    if found is None:
+        pytest.skip("there is no helm: make test-kubernetes builds it")
+    return found
 
 
 @pytest.fixture
