@@ -139,7 +139,7 @@ class ScaledBehaviour(BackendBehaviour):
             await version.until("ACTIVE", 2)
             assert [await call for call in calls] == [200] * 3
             await version.until("ACTIVE", 1)
-            assert len(plane.hosting.processes()) == 2
+            await until(plane.hosting.processes, lambda left: len(left) == 2)
 
     async def test_scaled_to_zero_nothing_runs_until_a_call_comes(
         self, plane: Plane, leader: Program
