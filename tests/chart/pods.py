@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.chart.rendered import Release, environment
 from tests.support.deploy_files import make_secrets
 from tests.support.free_ports import free_ports
 from tests.support.programs import ROOT, Program
+from tests.support.rendered_chart import Release, environment
 
 
 class NatsPods(NamedTuple):

@@ -12,7 +12,6 @@ import yaml
 from gateway.settings import GatewaySettings
 from gateway.telemetry.health import ProcessHealth
 from tests.chart.pods import GatewayPods, running_nats
-from tests.chart.rendered import VALUES, HelmError, Release, environment, render
 from tests.support.deploy_files import (
     CHART,
     DEPLOY,
@@ -22,6 +21,7 @@ from tests.support.deploy_files import (
     named_metrics,
 )
 from tests.support.programs import gateway
+from tests.support.rendered_chart import VALUES, HelmError, Release, environment, render
 
 KUBERNETES = ("1.29", "1.37")
 """The oldest that the chart takes, and the newest whose schemas are known."""

@@ -19,12 +19,12 @@ import httpx
 import pytest
 
 from tests.chart.pods import GatewayPods, run_from, running_nats
-from tests.chart.rendered import VALUES, Release, render
 from tests.support.free_ports import free_ports
 from tests.support.inference_server import InferenceServer
 from tests.support.programs import ROOT, Program
 from tests.support.provisioned import Calls, Version
 from tests.support.proxies import find
+from tests.support.rendered_chart import VALUES, Release, render
 from tests.support.waiting import PATIENCE_S, until, until_blocking
 
 PREVIOUS = "79b5bac1f735ba86ef4c94e9db052a753ca7ba56"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.chart.run import installed
 from tests.kubernetes.cluster import Cluster, cluster_on
 from tests.kubernetes.programs import MODULES, find
 from tests.kubernetes.servers import Servers
+from tests.support.helm import installed
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.chart import run as chart
 from tests.kubernetes import crds
+from tests.support import helm
 
 HERE = Path(__file__).parent
 CACHE = (
@@ -68,7 +68,7 @@ def main() -> int:
         return 0
     for name in missing:
         build(name)
-    chart.find()
+    helm.find()
     if crds.definitions() is None:
         say("Go is missing, so objects of Prometheus, KEDA and the Gateway API are not checked.")
     return 0

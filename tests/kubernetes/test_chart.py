@@ -8,13 +8,13 @@ import aiohttp
 import pytest
 
 from gateway.provision.backend import RunState
-from tests.chart.rendered import NAMESPACE, VALUES, Release, render
 from tests.kubernetes.backends import OPTIONS, gateway_on
 from tests.kubernetes.cluster import PODS, Cluster
 from tests.kubernetes.crds import definitions
 from tests.kubernetes.servers import START_S, Servers
 from tests.support.deploy_files import DEPLOY, documents
 from tests.support.launches import launch_of
+from tests.support.rendered_chart import NAMESPACE, VALUES, Release, render
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.timeout(300)
@@ -65,7 +65,8 @@ async def customised(restricted: Cluster) -> Cluster:
             for one in found
             for condition in (
                 await restricted.call("GET", f"{DEFINITIONS}/{one['metadata']['name']}")
-            )["status"].get("conditions", ())
+            )["status"].get("conditions")
+            or ()
             if condition["type"] == "Established" and condition["status"] == "True"
         ]
         groups = {one["name"] for one in (await restricted.call("GET", "/apis"))["groups"]}
