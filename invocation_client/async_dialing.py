@@ -62,7 +62,7 @@ class AsyncDialer:
             lambda: connection,
             sock=connected,
             ssl=self._context,
-            server_hostname=origin.host,
+            server_hostname=origin.certified_name,
             ssl_shutdown_timeout=_TLS_END_S,
         )
         _check_protocol(transport)
@@ -98,7 +98,7 @@ class AsyncDialer:
             transport,
             connection,
             self._context,
-            server_hostname=origin.host,
+            server_hostname=origin.certified_name,
             ssl_shutdown_timeout=_TLS_END_S,
         )
         assert secured is not None

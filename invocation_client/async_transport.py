@@ -45,7 +45,7 @@ class AsyncHttp2Transport(httpx.AsyncBaseTransport):
 
         Raises `httpx.TransportError`: ``docs/python-client.md`` lists the kinds.
         """
-        origin = Origin.of(request.url)
+        origin = Origin.called_by(request)
         fields = request_fields(request)
         timeouts = CallTimeouts.of(request)
         resends = Resends(is_repeatable=isinstance(request.stream, httpx.ByteStream))

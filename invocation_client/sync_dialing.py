@@ -73,7 +73,7 @@ class SyncDialer:
         return reply.rest
 
     def _secured(self, connected: socket.socket, origin: Origin) -> ssl.SSLSocket:
-        secured = self._context.wrap_socket(connected, server_hostname=origin.host)
+        secured = self._context.wrap_socket(connected, server_hostname=origin.certified_name)
         if secured.selected_alpn_protocol() != "h2":
             with suppress(OSError):
                 secured.close()

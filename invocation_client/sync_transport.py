@@ -59,7 +59,7 @@ class Http2Transport(httpx.BaseTransport):
 
         Raises `httpx.TransportError`: ``docs/python-client.md`` lists the kinds.
         """
-        origin = Origin.of(request.url)
+        origin = Origin.called_by(request)
         fields = request_fields(request)
         timeouts = CallTimeouts.of(request)
         resends = Resends(is_repeatable=isinstance(request.stream, httpx.ByteStream))

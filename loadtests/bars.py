@@ -145,6 +145,14 @@ BARS = (
         measure=_worst_of_gateway("streams_share"),
     ),
     Bar(
+        "gateway and agent memory per idle WebSocket",
+        "KiB",
+        40.0,
+        at_least=False,
+        needs=_gateway("websockets"),
+        measure=_of_gateway("websocket_kib"),
+    ),
+    Bar(
         "gateway memory per waiting invocation",
         "KiB",
         12.0,

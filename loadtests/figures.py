@@ -36,6 +36,7 @@ ROWS = {
     "idle": "An idle gateway",
     "held": "Waiting invocations held open",
     "streams": "HTTP/2, 100 streams on each connection",
+    "websockets": "Idle WebSockets",
     "channels": "Idle channels, 16 gateway processes and 200 agents",
     "many": "Very many functions in the store",
 }
@@ -46,6 +47,7 @@ ONLY_SYSTEMS = {
     "idle": (BEFORE, GATEWAY),
     "held": (NGINX, AIOHTTP, BEFORE, GATEWAY),
     "streams": (GATEWAY,),
+    "websockets": (GATEWAY,),
     "channels": (GATEWAY,),
     "many": (GATEWAY_10, GATEWAY),
 }
@@ -124,6 +126,7 @@ FIGURES = (
     Figure("held_kib", "held", "memory of gateway or proxy", "KiB/req", 1),
     Figure("streams_mb", "streams", "memory, 10,000 waiting calls", "MB", 1),
     Figure("streams_share", "streams", "share of the asked rate, 100 event streams", "%", 1),
+    Figure("websocket_kib", "websockets", "memory of gateway and worker agent", "KiB/socket", 1),
     Figure("channels_kib", "channels", "memory in the gateway processes", "KiB/channel", 1),
     Figure("channels_cpu", "channels", "CPU of all heartbeats, both ends", "% of a core", 2),
     Figure("many_ready", "many", "ready after a restart", "s", 2),

@@ -48,6 +48,7 @@ from loadtests.scenarios.small import latency, throughput, warm_up
 from loadtests.scenarios.sse import sse
 from loadtests.scenarios.streams import streams
 from loadtests.scenarios.transfer import transfer
+from loadtests.scenarios.websockets import WEBSOCKETS, websockets
 from loadtests.systems import Target
 from loadtests.table import document, render
 
@@ -58,8 +59,9 @@ _IDLE = "idle"
 _MANY = "many"
 _QUEUED = "queued"
 _STREAMS = "streams"
-_FRESH = (_IDLE, _HELD, _STREAMS)
-"""Rows of memory, each round on fresh processes, in this order."""
+_WEBSOCKETS = "websockets"
+_FRESH = ((systems.SLOTS, (_IDLE, _HELD, _STREAMS)), (WEBSOCKETS, (_WEBSOCKETS,)))
+"""Rows of memory, each round on fresh processes with so many slots, in this order."""
 _REST_S = 0.3
 _T = TypeVar("_T")
 
@@ -111,6 +113,7 @@ class Run:
             _IDLE: lambda target: idle(target, children),
             _HELD: lambda target: held(target, plan.held),
             _STREAMS: lambda target: streams(target, plan.sse_s),
+            _WEBSOCKETS: websockets,
             "channels": lambda _: channels(children, plan.channels_s),
             _MANY: many,
         }
@@ -122,12 +125,13 @@ class Run:
         machine affects all of them.
         """
         rows = self._plan.rows
-        apart = {*_FRESH, _QUEUED}
+        apart = {_QUEUED}.union(*(fresh for _, fresh in _FRESH))
         self._share([row for row in rows if row not in apart], systems.SLOTS)
         self._share([row for row in rows if row == _QUEUED], in_line.SLOTS)
         for number in range(1, self._plan.rounds + 1):
             for system in _rotate(self._plan.systems, number):
-                self._measure_fresh(number, system)
+                for slots, rows in _FRESH:
+                    self._measure_fresh(number, system, slots, rows)
 
     def _share(self, rows: Sequence[str], slots: int) -> None:
         """Measure rows on the same processes in all rounds, gateways with this concurrency."""
@@ -165,10 +169,10 @@ class Run:
                 targets.append(target)
         return targets
 
-    def _measure_fresh(self, number: int, system: str) -> None:
+    def _measure_fresh(self, number: int, system: str, slots: int, wanted: Sequence[str]) -> None:
         rows = [
             row
-            for row in _FRESH
+            for row in wanted
             if row in self._plan.rows
             and is_measured(row, system)
             and not self.results.failed(system, row)
@@ -177,7 +181,7 @@ class Run:
             return
         try:
             with systems.running(
-                system, self._children, self.notes.append, before=self.before
+                system, self._children, self.notes.append, before=self.before, slots=slots
             ) as target:
                 for row in rows:
                     self._measure(number, row, target)

@@ -15,6 +15,7 @@ import uvloop
 from gateway.attach.channels import WorkerChannels
 from gateway.attach.endpoint import AttachEndpoint
 from gateway.dispatch.endpoints import AttachDispatcher
+from gateway.requests.forwarding import ForwardedRequests
 from gateway.telemetry.health import ProcessHealth
 from http1.framed import FramedConnection
 from http1.server.limits import ServerLimits
@@ -50,7 +51,8 @@ async def accept_channels(port: int) -> list[Ticker]:
         lambda user: FramedConnection(user, loop),
     )
     sockets = bind_sockets([Address(host="127.0.0.1", port=port)])
-    await listen(sockets, AttachDispatcher(attach, ProcessHealth()), ServerLimits())
+    dispatch = AttachDispatcher(attach, ProcessHealth(), ForwardedRequests(_SECRET))
+    await listen(sockets, dispatch, ServerLimits())
     ticker = Ticker(TICK_S, attach.channels.tick)
     ticker.start()
     return [ticker]

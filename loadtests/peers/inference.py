@@ -13,6 +13,7 @@ Paths, any method:
   ``/linger/closed`` once its connection was closed, with the monotonic time: ``{"closed_ns": N}``,
   0 if it got its response.
 * ``/v1/chat/completions``: OpenAI's format, in one piece after 50 ms or streamed at 100 tokens/s.
+* ``/ws``: a WebSocket that responds to each ping, without data, with a pong.
 * ``/health``, ``/v2/health/ready``: 200.
 
 Events are timed by one timerfd per stream: libuv's timers have a resolution of a millisecond, which
@@ -65,6 +66,13 @@ _CHAT = _response(
 )
 _HELD = _response(b'{"held":true}')
 _OK = _response(b'{"status":"OK"}')
+_UPGRADED = (
+    b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+    # RFC 6455, section 4.2.2, of the key that the benchmark sends.
+    b"sec-websocket-accept: ICX+Yqv66kxgM0FcWaLWlFLwTAI=\r\n\r\n"
+)
+_PING_BYTES = 6
+_PONG = b"\x8a\x00"
 _NOT_FOUND = _response(b'{"error":"no such path"}', b"404 Not Found")
 _STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-cache\r\n"
@@ -192,6 +200,7 @@ class InferenceProtocol(asyncio.Protocol):
 
     def __init__(self, gate: _Gate, linger: _Linger) -> None:
         self.paused = False
+        self._is_websocket = False
         self._gate = gate
         self._linger = linger
         self._parser: Any = httptools.HttpRequestParser(self)
@@ -208,8 +217,13 @@ class InferenceProtocol(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
+        if self._is_websocket:
+            self.transport.write(_PONG * (len(data) // _PING_BYTES))
+            return
         try:
             self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._is_websocket = True
         except httptools.HttpParserError:
             self.transport.abort()
 
@@ -259,6 +273,9 @@ class InferenceProtocol(asyncio.Protocol):
 
     def ok(self, _: bytes) -> None:
         self.transport.write(_OK)
+
+    def websocket(self, _: bytes) -> None:
+        self.transport.write(_UPGRADED)
 
     def wait(self, query: bytes) -> None:
         wait_s = int(parse_qs(query.decode())["ms"][0]) / 1000
@@ -330,6 +347,7 @@ class InferenceProtocol(asyncio.Protocol):
 
 
 _PATHS: dict[bytes, Callable[[InferenceProtocol, bytes], None]] = {
+    b"/ws": InferenceProtocol.websocket,
     b"/sse": InferenceProtocol.sse,
     b"/download": InferenceProtocol.download,
     b"/upload": InferenceProtocol.upload,

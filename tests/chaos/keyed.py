@@ -23,7 +23,7 @@ import httpx
 from runtime.ids import new_uuid
 from runtime.tasks import spawn
 from tests.chaos.keyed_history import KEYED_CHECKS, KeyedFault, KeyedHistory, key_of
-from tests.chaos.keyed_load import KeyedClients, PlannedAttempt, keyed_attempts
+from tests.chaos.keyed_load import KeyedClients, PlannedAttempt, calm_attempts, keyed_attempts
 from tests.chaos.parts import Part
 from tests.support.free_ports import free_port, free_ports
 from tests.support.nats_server import NatsServer, running_nats_server
@@ -207,6 +207,9 @@ async def run_keyed(world: KeyedWorld, seed: int, duration_s: float) -> KeyedHis
         tasks.append(spawn(clients.attempt(attempt), "attempt"))
     await asyncio.gather(*tasks, killing)
     await gateways_have_their_store(world)
+    calm = list(calm_attempts(planned[-1].call.key + 1, GATEWAYS))
+    await asyncio.gather(*map(clients.attempt, calm))
+    planned += calm
     ran = {key_of(number): number for number in world.runs()}
     turns = asyncio.Semaphore(FINAL_AT_ONCE)
     last: dict[int, PlannedAttempt] = {}

@@ -19,6 +19,8 @@ WINDOW_S = 10
 GIVE_UP_S = 45.0
 POLLED_WINDOW_S = 1
 POLLED_GIVE_UP_S = 120.0
+CALM_KEYS = 2
+"""Keys that are sent once nothing is killed any more, so that a short run has polled responses."""
 """A call over the polling routes has no window that ends it."""
 PEXEC = "/v2/nvcf/pexec"
 POLLED = 0.4
@@ -95,6 +97,13 @@ def keyed_attempts(
             # Some at once, at several processes: they meet while the first has just claimed it.
             at_s += random.choice((0.0, 0.002, random.expovariate(1 / SPREAD_S)))
         after_s += random.expovariate(KEYS_PER_S)
+
+
+def calm_attempts(first_key: int, gateways: tuple[str, ...]) -> Iterator[PlannedAttempt]:
+    """Yield attempts of keys of their own that outlast a poll window, each over every gateway."""
+    for key in range(first_key, first_key + CALM_KEYS):
+        call = KeyedCall(key, 0, "polled", {"ms": 1500 * POLLED_WINDOW_S}, 100, is_polled=True)
+        yield from (PlannedAttempt(0.0, call, gateway) for gateway in gateways)
 
 
 def planned_call(random: Random, key: int, variant: int, *, is_polled: bool) -> KeyedCall:

@@ -17,7 +17,7 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
 
 
 @pytest.fixture
-async def stack() -> AsyncIterator[Stack]:
-    """Return programs of the test's own, which it may kill."""
-    async with running_stack() as running:
+async def stack(request: pytest.FixtureRequest) -> AsyncIterator[Stack]:
+    """Return programs of the test's own, which it may kill; the parameter is the broker's kind."""
+    async with running_stack(getattr(request, "param", "nats")) as running:
         yield running

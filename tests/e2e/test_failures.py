@@ -99,6 +99,7 @@ async def test_calls_wait_while_the_only_inference_server_is_away(stack: Stack) 
     assert agent.stop() == 0
 
 
+@pytest.mark.parametrize("stack", ["nats", "valkey"], indirect=True)
 async def test_of_three_inference_servers_one_dies_and_no_call_fails(stack: Stack) -> None:
     gateway = stack.gateway()
     async with running_inference_server() as second, running_inference_server() as third:

@@ -142,19 +142,22 @@ async def test_the_page_of_gradio_works_in_a_browser(servers: Dev, tmp_path: Pat
     with running_chromium(chromium, tmp_path) as devtools:
         async with connected(devtools) as browser:
             page = await browser.open(f"http://{function_id}.invocation.localhost:{port}/", key)
+            # The page loads the code of each kind of element by itself: they appear one by one.
             await until(
-                lambda: page.run("return document.querySelectorAll('textarea, input').length"),
-                lambda found: found >= 2,
+                lambda: page.run(
+                    """
+                    const fields = document.querySelectorAll("textarea, input[type=text]");
+                    const buttons = [...document.querySelectorAll("button")];
+                    const run = buttons.find(one => one.textContent.trim() === "Run");
+                    if (fields.length < 2 || !run) return buttons.map(one => one.textContent);
+                    fields[0].value = "you";
+                    fields[0].dispatchEvent(new Event("input", {bubbles: true}));
+                    run.click();
+                    return true;
+                    """
+                ),
+                lambda found: found is True,
                 what="the page of gradio",
-            )
-            await page.run(
-                """
-                const field = document.querySelector("textarea, input[type=text]");
-                field.value = "you";
-                field.dispatchEvent(new Event("input", {bubbles: true}));
-                const buttons = [...document.querySelectorAll("button")];
-                buttons.find(one => one.textContent.trim() === "Run").click();
-                """
             )
             await until(
                 lambda: page.run(

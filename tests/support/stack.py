@@ -20,6 +20,7 @@ from tests.support.followed_store import opened
 from tests.support.inference_server import InferenceServer
 from tests.support.nats_server import NatsServer
 from tests.support.programs import Program, gateway, worker_agent
+from tests.support.redis_server import RedisServer
 from tests.support.waiting import PATIENCE_S, until
 from wire.ids import FunctionId, VersionId
 
@@ -38,25 +39,30 @@ class Demo(NamedTuple):
 
 
 class Stack:
-    """nats-server, an inference server, and the gateways and agents that a test starts."""
+    """A broker, an inference server, and the gateways and agents that a test starts.
 
-    def __init__(self, folder: Path) -> None:
+    The broker is nats-server or, for ``kind`` "valkey", a valkey-server that holds the store too.
+    """
+
+    def __init__(self, folder: Path, kind: str = "nats") -> None:
         self.nats = NatsServer(folder)
+        self._valkey = RedisServer(kind, folder=folder) if kind != "nats" else None
         self.inference = InferenceServer()
         self.demo = Demo("", "", "")
         self._programs: list[Program] = []
 
     async def start(self) -> None:
-        await self.nats.start()
+        broker = self._valkey or self.nats
+        await broker.start()
         await self.inference.start()
-        self.demo = await register(self.nats.url)
+        self.demo = await register(broker.url)
 
     async def stop(self) -> None:
         for program in self._programs:
             program.process.kill()
             program.wait_end()
         await self.inference.kill()
-        await self.nats.kill()
+        await (self._valkey or self.nats).kill()
 
     def keep(self, program: Program) -> None:
         """Take over a program that runs: `stop` ends it."""
@@ -73,10 +79,11 @@ class Stack:
             "EDGE__LISTEN": "127.0.0.1:0",
             "ATTACH__LISTEN": "127.0.0.1:0",
             "ADMIN__LISTEN": "127.0.0.1:0",
-            "NATS__URLS": self.nats.url,
+            **self._broker(),
             "ROLES": "invocation",
             "QUEUE__LEASE_S": str(LEASE_S),
             "DRAIN__GRACE_S": "0",
+            **({"STORE__BACKEND": "redis"} if self._valkey else {}),
             **settings,
         }
         program = gateway(
@@ -94,7 +101,7 @@ class Stack:
     def starting_agent(self, **settings: str) -> Program:
         """Start a worker agent; ``settings`` are environment variables without their prefix."""
         env = {
-            "NATS__URLS": self.nats.url,
+            **self._broker(),
             "FUNCTION__ID": self.demo.function_id,
             "FUNCTION__VERSION_ID": self.demo.version_id,
             "INFERENCE__PORT": str(self.inference.port),
@@ -107,6 +114,11 @@ class Stack:
         program = worker_agent({f"WORKER_{name}": value for name, value in env.items()})
         self._programs.append(program)
         return program
+
+    def _broker(self) -> dict[str, str]:
+        if self._valkey is None:
+            return {"NATS__URLS": self.nats.url}
+        return {"REDIS__URLS": self._valkey.url, "QUEUE__BACKEND": "redis"}
 
     def direct(self) -> httpx.AsyncClient:
         """Return an HTTP client for the inference server."""
@@ -173,10 +185,10 @@ async def running_at_inference(stack: Stack, count: int) -> None:
 
 
 @asynccontextmanager
-async def running_stack() -> AsyncIterator[Stack]:
-    """Run nats-server and inference server while the block runs; a function is registered."""
+async def running_stack(kind: str = "nats") -> AsyncIterator[Stack]:
+    """Run broker and inference server while the block runs; a function is registered."""
     with tempfile.TemporaryDirectory(prefix="stack-") as folder:
-        stack = Stack(Path(folder))
+        stack = Stack(Path(folder), kind)
         try:
             await stack.start()
             yield stack

@@ -157,6 +157,19 @@ async def test_a_server_without_http2_is_a_connect_error(callers: Callers, tmp_p
                 await caller.request("GET", f"{scheme}://localhost:{port}/")
 
 
+async def test_the_name_of_the_certificate_may_be_another_one(
+    callers: Callers, tmp_path: Path
+) -> None:
+    async with serving(tmp_path, "https") as site, callers(verify=site.verify) as caller:
+        url = site.url.replace("localhost", "127.0.0.1")
+        named = {"sni_hostname": "localhost"}
+        response = await caller.request("GET", url, extensions=named)
+        assert response.http_version == "HTTP/2"
+        with pytest.raises(httpx.ConnectError, match="IP address mismatch"):
+            await caller.request("GET", url)
+        assert (await caller.request("GET", url, extensions=named)).is_success
+
+
 async def test_a_server_that_says_nothing_is_a_connect_timeout(callers: Callers) -> None:
     has_connected = asyncio.Event()
     may_end = asyncio.Event()

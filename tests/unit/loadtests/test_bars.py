@@ -21,6 +21,7 @@ HELD = {
     "held_kib": 12.0,
     "streams_mb": 150.0,
     "streams_share": 98.0,
+    "websocket_kib": 40.0,
     "sse_cpu_front": 25.0,
     "sse_share": 99.0,
     "idle_alone_rss": 40.0,
