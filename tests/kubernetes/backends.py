@@ -69,8 +69,11 @@ async def gateway_on(
     cluster: Cluster,
     options: PodOptions = OPTIONS,
     token: str = "gateway-token",
+    login: ClusterLogin | None = None,
 ) -> AsyncIterator[Gateway]:
-    login = ClusterLogin(servers.kubeconfig(token, token[-16:]), namespace=cluster.namespace)
+    """Run a backend; without a ``login`` it is that of a kubeconfig with ``token``."""
+    if login is None:
+        login = ClusterLogin(servers.kubeconfig(token, token), namespace=cluster.namespace)
     backend = KubernetesBackend(login, options)
     await backend.open()
     try:

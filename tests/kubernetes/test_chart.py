@@ -3,11 +3,14 @@
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
+from kubernetes_asyncio.config import incluster_config
 
 from gateway.provision.backend import RunState
+from gateway.provision.kubernetes.client import ClusterLogin
 from tests.kubernetes.backends import OPTIONS, gateway_on
 from tests.kubernetes.cluster import PODS, Cluster
 from tests.kubernetes.crds import definitions
@@ -146,9 +149,13 @@ async def test_a_pod_that_is_not_restricted_is_refused(restricted: Cluster, helm
 
 
 async def test_the_charts_role_permits_every_call_of_the_backend_and_no_other(
-    servers: Servers, cluster: Cluster, helm: Path
+    servers: Servers,
+    cluster: Cluster,
+    helm: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With a token of the chart's service account, as the gateway's pod gets it."""
+    """With the login of the gateway's pod: environment, files, and a token of its account."""
     own = cluster.namespace
     more = ("--namespace", own, "--set", f"clusters[0].kubernetes.namespace={own}")
     release = render(helm, VALUES["kubernetes"], *more)
@@ -162,8 +169,14 @@ async def test_the_charts_role_permits_every_call_of_the_backend_and_no_other(
         await cluster.apply(release.named(kind, named))
     asked = {"spec": {"expirationSeconds": 3600}}
     made = await cluster.call("POST", f"{ACCOUNTS}/{name}/token", asked)
-    token = made["status"]["token"]
-    async with gateway_on(servers, cluster, OPTIONS, token) as gateway:
+    (tmp_path / "token").write_text(made["status"]["token"])
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(servers.authority))
+    address = urlsplit(servers.url)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", str(address.hostname))
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(address.port))
+    login = ClusterLogin(namespace=own)
+    async with gateway_on(servers, cluster, OPTIONS, login=login) as gateway:
         await until(lambda: gateway.backend.is_known("gpus"), timeout_s=START_S)
         one = await gateway.started(cluster)
         await gateway.until_state(one, RunState.UP)

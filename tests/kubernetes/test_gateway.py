@@ -11,7 +11,7 @@ from tests.kubernetes.cluster import DEPLOYMENTS, PODS, Cluster
 from tests.kubernetes.kubelet import Kubelet
 from tests.kubernetes.servers import Servers
 from tests.support.backend_behaviour import ScaledBehaviour
-from tests.support.provisioned import DEPLOY_S, Plane, Version, running_plane
+from tests.support.provisioned import DEPLOY_S, GPUS, Plane, Version, running_plane
 from tests.support.stack import Stack, running_stack
 from tests.support.waiting import until
 
@@ -32,7 +32,7 @@ class PodHosting:
                 "namespace": cluster.namespace,
                 "agent_image": "registry/worker-agent:1",
             },
-            "gpus": [{"name": "CPU", "instance_types": [{"name": "any", "gpus": 1}]}],
+            "gpus": GPUS,
         }
         self.settings: Mapping[str, str] = {}
         self._namespace = cluster

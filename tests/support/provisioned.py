@@ -24,6 +24,8 @@ DEPLOY_S = 3 * PATIENCE_S
 CONCURRENCY = 4
 CALLERS = 4
 V2 = "/v2/nvcf"
+GPUS = [{"name": "CPU", "instance_types": [{"name": "any"}]}]
+"""What each cluster offers."""
 
 
 class Version:
