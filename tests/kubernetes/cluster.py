@@ -38,8 +38,10 @@ class Cluster:
         self.namespace = f"t-{new_uuid()[:13]}"
 
     async def prepare(self) -> None:
-        """Make the namespace, with the rights of `RBAC` for the gateway."""
-        await self.call("POST", "/api/v1/namespaces", {"metadata": {"name": self.namespace}})
+        """Make the namespace, which refuses privileged pods, with the rights of `RBAC`."""
+        labels = {"pod-security.kubernetes.io/enforce": "baseline"}
+        metadata = {"name": self.namespace, "labels": labels}
+        await self.call("POST", "/api/v1/namespaces", {"metadata": metadata})
         for document in yaml.safe_load_all(RBAC.read_text()):
             plural = {"Role": "roles", "RoleBinding": "rolebindings"}.get(document["kind"])
             if plural is not None:

@@ -64,7 +64,9 @@ class PodHosting:
         await until(left, lambda count: count == 0, timeout_s=DEPLOY_S)
         for pod in self._kubelet.ended:
             assert pod.has_drained
-            assert pod.agent.wait_end() == 0
+            # It ends by itself once it has drained. SIGTERM may come while Python ends, which has
+            # no handler for it any more.
+            assert pod.agent.wait_end() in {0, -signal.SIGTERM}
 
 
 @pytest.fixture
