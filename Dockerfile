@@ -25,9 +25,9 @@ COPY config ./config
 RUN /opt/gateway/bin/pip install --no-deps . \
  && /opt/gateway/bin/python -m compileall -q /opt/gateway/lib
 
-# The object store in S3 (objects.backend), which workers do not have.
+# The object store in S3 (objects.backend) and instances as pods, which workers do not have.
 FROM build AS build-gateway
-RUN /opt/gateway/bin/pip install '.[s3]' \
+RUN /opt/gateway/bin/pip install '.[s3,kubernetes]' \
  && /opt/gateway/bin/python -m compileall -q /opt/gateway/lib
 
 FROM build AS build-examples

@@ -10,7 +10,7 @@
 # make bench  print the table of measurements; ARGS goes to loadtests.run
 # make chaos  kill, pause and cut off parts of a busy system for MINUTES=10, and check what happened
 # make test-clients  call the gateway with OpenAI's and NVIDIA's SDKs, LangChain, haystack, Go, Java and others
-# make test-kubernetes  run the Kubernetes backend against a real API server, built with Go the first time
+# make test-kubernetes  run the Kubernetes backend and the chart against a real API server, built with Go the first time
 # make test-conformance  run h2spec against a gateway; without Go it says how to get it
 # make test-chart  render the Helm chart and check it; without Go it says how to get it
 # make clean  remove what these targets created, except the virtual environment

@@ -4,6 +4,9 @@ from collections import Counter
 
 import pytest
 
+# A suite that test modules make theirs: its assertions show values too.
+pytest.register_assert_rewrite("tests.support.backend_behaviour")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Refuse two tests of one name: pytest-xdist would run only one of them, and not say so."""

@@ -6,31 +6,12 @@ Go is missing this says so and ends with 0.
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-VERSION = "v4.3.2"
-MODULE = f"helm.sh/helm/v4/cmd/helm@{VERSION}"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-FOLDER = CACHE / "invocation-gateway" / f"helm-{VERSION}"
-
-
-def find() -> Path | None:
-    """Return Helm: that of HELM or PATH, or the built one; `None` without Go."""
-    found = shutil.which(os.environ.get("HELM", "helm"))
-    if found is not None:
-        return Path(found)
-    program = FOLDER / "helm"
-    if not program.exists():
-        if shutil.which("go") is None:
-            return None
-        print(f"building {MODULE} into {FOLDER}, which takes some minutes ...", flush=True)
-        env = {**os.environ, "GOBIN": str(FOLDER)}
-        subprocess.run(["go", "install", MODULE], env=env, check=True)
-    return program
+from tests.support.helm import find
 
 
 def main() -> int:

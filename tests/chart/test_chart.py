@@ -1,15 +1,9 @@
 """What the chart renders is what Kubernetes, Prometheus, NATS and the gateway take."""
 
-import os
 import re
 import shutil
-import signal
 import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import httpx
 import pytest
@@ -17,16 +11,17 @@ import yaml
 
 from gateway.settings import GatewaySettings
 from gateway.telemetry.health import ProcessHealth
-from tests.chart.rendered import VALUES, HelmError, Release, environment, render
+from tests.chart.pods import GatewayPods, running_nats
 from tests.support.deploy_files import (
     CHART,
+    DEPLOY,
+    documents,
     exported_metrics,
     gateway_settings,
-    make_secrets,
     named_metrics,
 )
-from tests.support.free_ports import free_ports
-from tests.support.programs import Program, gateway
+from tests.support.programs import gateway
+from tests.support.rendered_chart import VALUES, HelmError, Release, environment, render
 
 KUBERNETES = ("1.29", "1.37")
 """The oldest that the chart takes, and the newest whose schemas are known."""
@@ -111,7 +106,23 @@ def test_the_gateway_takes_its_settings(release: Release, tmp_path: Path) -> Non
         assert settings.attach.advertise == "10.0.0.1"
         drain = settings.drain
         assert pod["terminationGracePeriodSeconds"] > drain.grace_s + drain.timeout_s
-        assert settings.clusters[0].backend == "external"
+        has_pods = settings.clusters[0].backend == "kubernetes"
+        makes_pods = has_pods and "provision" in settings.roles
+        assert pod["automountServiceAccountToken"] is makes_pods
+
+
+def test_the_rights_of_the_backend_are_those_for_who_gives_them_without_helm(helm: Path) -> None:
+    release = render(helm, VALUES["kubernetes"])
+    name = "gw-invocation-gateway-instances"
+    by_hand = {one["kind"]: one for one in documents(DEPLOY / "kubernetes" / "rbac.yaml")}
+    assert release.named("Role", name)["rules"] == by_hand["Role"]["rules"]
+    binding = release.named("RoleBinding", name)
+    assert binding["metadata"]["namespace"] == "functions"
+    account = release.named("ServiceAccount", "gw-invocation-gateway")
+    assert binding["subjects"][0]["name"] == account["metadata"]["name"]
+    assert binding["subjects"][0]["namespace"] == "prod"
+    without = render(helm, VALUES["kubernetes"], "--set", "rbac.create=false")
+    assert name not in [one["metadata"]["name"] for one in without.of_kind("Role")]
 
 
 @EVERY_SET
@@ -276,6 +287,7 @@ def test_the_job_makes_the_secrets_that_are_mounted_and_not_given(release: Relea
         (["gatewayApi.enabled=true"], "parentRefs must be set"),
         (["settings.edge.processes=4"], "processes"),
         (["nats.replicas=2"], "nats"),
+        (["clusters[0].name=a,clusters[0].backend=kubernetes"], "kubernetes.namespace must be"),
         (["replica=2"], "replica"),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, list) else "",
@@ -284,57 +296,6 @@ def test_values_that_cannot_work_are_refused(helm: Path, values: list[str], text
     more = [part for value in values for part in ("--set", value)]
     with pytest.raises(HelmError, match=text):
         render(helm, None, *more)
-
-
-class Servers(NamedTuple):
-    """The NATS servers of a release on this machine, and the logins that its job makes."""
-
-    secret: dict[str, bytes]
-    urls: list[str]
-    programs: list[Program]
-
-
-@contextmanager
-def running_nats(
-    release: Release, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Servers]:
-    """Run each server of the StatefulSet with the configuration and environment of its pod."""
-    scripts = Path(sys.executable).parent
-    monkeypatch.setenv("PATH", f"{scripts}:{os.environ['PATH']}")
-    secret = make_secrets.nats_logins()
-    (stateful,) = release.of_kind("StatefulSet")
-    name, count = stateful["metadata"]["name"], stateful["spec"]["replicas"]
-    (container,) = stateful["spec"]["template"]["spec"]["containers"]
-    config = release.named("ConfigMap", name)["data"]["nats-server.conf"]
-    clients, routes, monitors = (free_ports(count) for _ in range(3))
-    programs = []
-    for number in range(count):
-        home = folder / f"{name}-{number}"
-        (home / "logins").mkdir(parents=True)
-        (home / "logins" / "accounts.conf").write_bytes(secret["accounts.conf"])
-        file = home / "nats-server.conf"
-        listens = {4222: clients[number], 6222: routes[number], 8222: monitors[number]}
-        text = config.replace('"/data', f'"{home}/data')
-        for port, own in listens.items():
-            text = text.replace(f'"0.0.0.0:{port}"', f'"127.0.0.1:{own}"')
-        file.write_text(text)
-        environ = {"POD_NAME": f"{name}-{number}"}
-        for one in container["env"]:
-            if "value" in one:
-                password = secret["route-password"].decode()
-                environ[one["name"]] = one["value"].replace("$(ROUTE_PASSWORD)", password)
-        for other in range(count):
-            host = f"{name}-{other}.{name}-pods.prod.svc:6222"
-            for variable, value in environ.items():
-                environ[variable] = value.replace(host, f"127.0.0.1:{routes[other]}")
-        programs.append(Program(["nats-server", "-c", str(file)], environ))
-    try:
-        for program in programs:
-            program.wait_line(lambda line: "Server is ready" in line)
-        yield Servers(secret, [f"nats://127.0.0.1:{port}" for port in clients], programs)
-    finally:
-        for program in programs:
-            program.stop(signal.SIGKILL)
 
 
 @pytest.mark.timeout(180)
@@ -347,25 +308,9 @@ def test_a_gateway_starts_with_what_the_chart_gives_it(
     with running_nats(release, tmp_path, monkeypatch) as nats:
         if nodes > 1:
             nats.programs[0].wait_line(lambda line: "metadata leader" in line)
-        (pod,) = release.gateways()
-        environ = {
-            name: str(tmp_path / value.lstrip("/")) if value.startswith("/") else value
-            for name, value in environment(pod).items()
-        }
-        for name, listen in list(environ.items()):
-            if name.endswith("__LISTEN"):
-                environ[name] = re.sub(r".*:", "127.0.0.1:", listen).partition(":")[0] + ":0"
-        environ["GATEWAY_NATS__URLS"] = ",".join(nats.urls)
-        files = {**nats.secret, **make_secrets.own_secrets()}
-        for path in map(Path, environ.values()):
-            if path.name in files:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(files[path.name])
-                path.chmod(0o400)
-        settings = tmp_path / "gateway.toml"
-        text = release.named("ConfigMap", "gw-invocation-gateway")["data"]["gateway.toml"]
-        settings.write_text(text.replace('"/var/lib', f'"{tmp_path}/var/lib'))
-        program = gateway("serve", "--config", str(settings), env=environ)
+        gateways = GatewayPods(nats, tmp_path)
+        environ, settings = gateways.prepared(release)
+        program = gateways.start(release)
         try:
             ready = program.wait_event("gateway.ready")
             for path in ("live", "ready"):

@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,10 @@ class Cluster:
         self.namespace = f"t-{new_uuid()[:13]}"
 
     async def prepare(self) -> None:
-        """Make the namespace, with the rights of `RBAC` for the gateway."""
-        await self.call("POST", "/api/v1/namespaces", {"metadata": {"name": self.namespace}})
+        """Make the namespace, which refuses privileged pods, with the rights of `RBAC`."""
+        labels = {"pod-security.kubernetes.io/enforce": "baseline"}
+        metadata = {"name": self.namespace, "labels": labels}
+        await self.call("POST", "/api/v1/namespaces", {"metadata": metadata})
         for document in yaml.safe_load_all(RBAC.read_text()):
             plural = {"Role": "roles", "RoleBinding": "rolebindings"}.get(document["kind"])
             if plural is not None:
@@ -54,16 +56,41 @@ class Cluster:
         content_type: str = "application/json",
         headers: Mapping[str, str] | None = None,
     ) -> Document:
-        """Return the response; raises `aiohttp.ClientResponseError`."""
+        """Return the response; raises `aiohttp.ClientResponseError`, also for a warning."""
         url = f"{self._url}{path.format(self.namespace)}"
         headers = {"Content-Type": content_type, **(headers or {})}
         async with self._session.request(method, url, json=body, headers=headers) as response:
             document: Document = await response.json()
-            if not response.ok:
+            warnings = response.headers.getall("Warning", [])
+            if not response.ok or warnings:
+                message = "; ".join(warnings) or str(document)
                 raise aiohttp.ClientResponseError(
-                    response.request_info, (), status=response.status, message=str(document)
+                    response.request_info, (), status=response.status, message=message
                 )
             return document
+
+    async def apply(self, manifest: Document, *, dry_run: bool = False) -> Document:
+        """Create or change an object by server-side apply; no member may be unknown.
+
+        ``dry_run`` does all but store it. Raises `aiohttp.ClientResponseError`.
+        """
+        meta = manifest["metadata"]
+        path = await self._path_of(manifest, meta.get("namespace", self.namespace))
+        query = "fieldManager=test&force=true&fieldValidation=Strict"
+        query += "&dryRun=All" if dry_run else ""
+        return await self.call(
+            "PATCH", f"{path}/{meta['name']}?{query}", manifest, "application/apply-patch+yaml"
+        )
+
+    async def _path_of(self, manifest: Document, namespace: str) -> str:
+        """Return the path of all objects of a kind, as the server says."""
+        version = manifest["apiVersion"]
+        root = f"/apis/{version}" if "/" in version else f"/api/{version}"
+        for one in (await self.call("GET", root))["resources"]:
+            if one["kind"] == manifest["kind"] and "/" not in one["name"]:
+                scope = f"/namespaces/{namespace}" if one["namespaced"] else ""
+                return f"{root}{scope}/{one['name']}"
+        raise AssertionError(f"{version} has no {manifest['kind']}")
 
     async def get(self, path: str, name: str) -> Document | None:
         """Return an object, `None` if there is none."""
@@ -114,19 +141,8 @@ class Cluster:
     @asynccontextmanager
     async def controlled(self) -> AsyncIterator[None]:
         """Play the controllers of Deployments, and the garbage collector."""
-        task = spawn(self._control(), "tests.control")
-        try:
+        async with repeated(self._control_once):
             yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-
-    async def _control(self) -> None:
-        while True:
-            with suppress(aiohttp.ClientError):
-                await self._control_once()
-            await asyncio.sleep(CONTROL_S)
 
     async def _control_once(self) -> None:
         wanted = {one["metadata"]["uid"]: one for one in await self.objects(DEPLOYMENTS)}
@@ -155,6 +171,31 @@ class Cluster:
             "ownerReferences": [reference],
         }
         await self.call("POST", PODS, {"metadata": metadata, "spec": template["spec"]})
+
+
+@asynccontextmanager
+async def repeated(play: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Play a part of Kubernetes again and again while the block runs.
+
+    The last round is finished: a cancelled call leaves its connection open for a while. What an API
+    server that is down prevents is done in a later round.
+    """
+    over = asyncio.Event()
+
+    async def run() -> None:
+        while not over.is_set():
+            with suppress(aiohttp.ClientError):
+                await play()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CONTROL_S):
+                    await over.wait()
+
+    task = spawn(run(), "tests.kubernetes")
+    try:
+        yield
+    finally:
+        over.set()
+        await task
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ import pytest
 from tests.kubernetes.cluster import Cluster, cluster_on
 from tests.kubernetes.programs import MODULES, find
 from tests.kubernetes.servers import Servers
+from tests.support.helm import installed
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +26,14 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         yield found
     finally:
         found.end()
+
+
+@pytest.fixture(scope="session")
+def helm() -> Path:
+    found = installed()
+    if found is None:
+        pytest.skip("there is no helm: make test-kubernetes builds it")
+    return found
 
 
 @pytest.fixture

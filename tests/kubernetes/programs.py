@@ -1,7 +1,7 @@
 """kube-apiserver and etcd: from PATH, from the user's cache, or built by Go.
 
-``python -m tests.kubernetes.programs`` builds what is missing. Without Go it says so and ends with
-0; the tests are skipped then.
+``python -m tests.kubernetes.programs`` builds what is missing, Helm included, and downloads the
+definitions of custom resources. Without Go it says so and ends with 0; the tests are skipped then.
 """
 
 import os
@@ -10,6 +10,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.kubernetes import crds
+from tests.support import helm
 
 HERE = Path(__file__).parent
 CACHE = (
@@ -65,6 +68,9 @@ def main() -> int:
         return 0
     for name in missing:
         build(name)
+    helm.find()
+    if crds.definitions() is None:
+        say("Go is missing, so objects of Prometheus, KEDA and the Gateway API are not checked.")
     return 0
 
 

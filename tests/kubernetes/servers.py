@@ -1,11 +1,13 @@
 """etcd and kube-apiserver as processes of a test, without kubelet, scheduler and controllers."""
 
+import json
 import ssl
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import yaml
 from cryptography.hazmat.primitives import serialization
@@ -23,6 +25,16 @@ TOKENS = f"""\
 gateway-token,{GATEWAY_USER},gateway
 stranger-token,stranger,stranger
 """
+AUDIT = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [
+        {"level": "Metadata", "userGroups": ["system:serviceaccounts"]},
+        {"level": "None"},
+    ],
+}
+"""What service accounts do is recorded."""
 START_S = 6 * PATIENCE_S
 """The first start on a busy machine takes long."""
 
@@ -50,6 +62,7 @@ class Servers:
         ]
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         (folder / "tokens.csv").write_text(TOKENS)
+        (folder / "audit.yaml").write_text(yaml.safe_dump(AUDIT))
         key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         (folder / "accounts.pem").write_bytes(
             key.private_bytes(
@@ -81,6 +94,8 @@ class Servers:
                 f"--cert-dir={folder / 'certificates'}",
                 f"--token-auth-file={folder / 'tokens.csv'}",
                 "--authorization-mode=RBAC",
+                f"--audit-policy-file={folder / 'audit.yaml'}",
+                f"--audit-log-path={folder / 'audit.log'}",
                 # The service account "default" comes from a controller.
                 "--disable-admission-plugins=ServiceAccount",
                 "--service-account-issuer=https://localhost",
@@ -106,6 +121,12 @@ class Servers:
             process.kill()
             process.wait()
         self._processes.clear()
+
+    def audited(self, user: str) -> list[dict[str, Any]]:
+        """Return the events of a service account, whose name is as RBAC has it."""
+        lines = (self._folder / "audit.log").read_text().splitlines()
+        events = [json.loads(line) for line in lines]
+        return [one for one in events if one["user"]["username"] == user]
 
     def kubeconfig(self, token: str, name: str) -> Path:
         """Return the file of a kubeconfig with a token."""

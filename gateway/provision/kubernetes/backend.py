@@ -39,6 +39,7 @@ from gateway.provision.kubernetes.manifests import (
     disruption_budget,
     name_of,
     pull_secret,
+    record_in,
     secret,
     selector_of,
 )
@@ -75,6 +76,7 @@ class _Instance:
         self.function_id = function_id
         self.version_id = version_id
         self.launch: LaunchSpec | None = None
+        self.record: Instance | None = None
         self.goal = Goal.NOTHING
         self.goal_changed = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
@@ -129,9 +131,12 @@ class KubernetesBackend:
         tasks = [*self._tasks, *(one.task for one in self._instances.values() if one.task)]
         for task in tasks:
             task.cancel()
+        # Before the tasks have ended: a connection that is in use is aborted and waited for. One
+        # whose task was cancelled is out of the client's hands, and ends with a TLS shutdown for
+        # which nobody waits.
+        await self._api.close()
         if tasks:
             await asyncio.wait(tasks)
-        await self._api.close()
 
     def listen(self, on_change: OnChange) -> None:
         """Call ``on_change`` whenever the status of an instance has changed."""
@@ -147,9 +152,10 @@ class KubernetesBackend:
     def release(self) -> None:
         """Do nothing: they go on without this process."""
 
-    def record(self, instance_id: str) -> Instance | None:  # noqa: ARG002
-        """Return nothing: the cluster has no such record."""
-        return None
+    def record(self, instance_id: str) -> Instance | None:
+        """Return the record with which an instance was started, from its Deployment."""
+        one = self._instances.get(instance_id)
+        return None if one is None else one.record
 
     def version_ids(self) -> Iterable[tuple[str, str]]:
         """Return nothing: no instance belongs to this process, nor ends with its leadership."""
@@ -174,7 +180,7 @@ class KubernetesBackend:
             self._instances[record.instance_id] = one
         elif one.status.state is not RunState.DOWN:
             return
-        one.launch = launch
+        one.launch, one.record = launch, record
         one.failure, one.is_final, one.is_refused = "", False, False
         self._set_goal(one, Goal.RUN)
 
@@ -233,6 +239,8 @@ class KubernetesBackend:
                 unix_seconds(meta.get("creationTimestamp")) or self._clock(),
             )
             self._tell(one)
+        if one.record is None:
+            one.record = record_in(found)
         self._refresh(one)
 
     def _handle_result(self, error: KubernetesError | None) -> None:

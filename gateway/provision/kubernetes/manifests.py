@@ -22,10 +22,12 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gateway.domain.agent_settings import DEFAULT_PORT
+from gateway.domain.documents import RecordError
+from gateway.domain.model import Instance, decode, encode
 from gateway.provision.backend import LaunchSpec
 from gateway.provision.launch import (
     LaunchError,
@@ -51,6 +53,8 @@ VERSION_LABEL = f"{LABELS}/version"
 INSTANCE_LABEL = f"{LABELS}/instance"
 FAILURE_ANNOTATION = f"{LABELS}/failure"
 """Why a Deployment was set to 0 pods."""
+RECORD_ANNOTATION = f"{LABELS}/record"
+"""The record with which an instance was started: the store keeps it in memory only."""
 INFERENCE, AGENT = "inference", "worker-agent"
 """Names of the containers."""
 SECRETS_FOLDER = "/var/secrets"
@@ -122,7 +126,13 @@ def deployment(launch: LaunchSpec, options: PodOptions, replicas: int) -> Manife
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {"name": name_of(instance.instance_id), "labels": labels},
+        "metadata": {
+            "name": name_of(instance.instance_id),
+            "labels": labels,
+            "annotations": {
+                RECORD_ANNOTATION: encode(replace(instance, error="", facts={})).decode()
+            },
+        },
         "spec": {
             "replicas": replicas,
             "revisionHistoryLimit": 0,
@@ -139,6 +149,20 @@ def deployment(launch: LaunchSpec, options: PodOptions, replicas: int) -> Manife
             },
         },
     }
+
+
+def record_in(found: Manifest) -> Instance | None:
+    """Return the record in a Deployment as the cluster has it; `None` if there is none of it."""
+    meta = found["metadata"]
+    labels = meta.get("labels") or {}
+    try:
+        record = decode((meta.get("annotations") or {}).get(RECORD_ANNOTATION, "").encode())
+    except RecordError:
+        return None
+    if not isinstance(record, Instance):
+        return None
+    ids = record.instance_id, record.version_id
+    return record if ids == (labels.get(INSTANCE_LABEL), labels.get(VERSION_LABEL)) else None
 
 
 def secret(launch: LaunchSpec, options: PodOptions, owner: Manifest) -> Manifest:

@@ -65,6 +65,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $pods | toJson -}}
 {{- end -}}
 
+{{/* Namespaces in which the gateway makes pods, with the token of its own service account. */}}
+{{- define "gateway.podNamespaces" -}}
+{{- $found := list -}}
+{{- range .Values.clusters -}}
+{{- if and (eq (default "" .backend) "kubernetes") (not (dig "kubernetes" "kubeconfig" "" .)) -}}
+{{- $found = append $found (dig "kubernetes" "namespace" "" .) -}}
+{{- end -}}
+{{- end -}}
+{{- $found | uniq | toJson -}}
+{{- end -}}
+
 {{/* The most pods that may run: more than one need a shared object store. */}}
 {{- define "gateway.mostPods" -}}
 {{- $own := ternary .Values.autoscaling.maxReplicas .Values.replicas .Values.autoscaling.enabled | int -}}
@@ -136,6 +147,9 @@ capabilities: {drop: [ALL]}
 {{- end -}}
 {{- if and (eq .Values.broker "nats") (not .Values.nats.enabled) (not .Values.nats.urls) -}}
 {{- fail "nats.urls must be set, because nats.enabled is false" -}}
+{{- end -}}
+{{- if has "" (include "gateway.podNamespaces" . | fromJsonArray) -}}
+{{- fail "clusters: kubernetes.namespace must be set where backend is kubernetes: instances run in it, and the gateway gets its rights there" -}}
 {{- end -}}
 {{- if and .Values.ingress.enabled (not .Values.domain) -}}
 {{- fail "domain must be set, because ingress.enabled is true" -}}

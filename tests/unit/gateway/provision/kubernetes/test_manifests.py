@@ -15,6 +15,7 @@ from gateway.provision.kubernetes.manifests import (
     deployment,
     disruption_budget,
     pull_secret,
+    record_in,
     secret,
     selector_of,
 )
@@ -133,6 +134,17 @@ def test_each_start_makes_a_new_pod_and_the_same_launch_the_same() -> None:
     assert first == again
     assert first["spec"]["template"] != other["spec"]["template"]
     assert first["spec"]["selector"] == other["spec"]["selector"]
+
+
+def test_the_record_of_an_instance_is_in_its_deployment_and_of_no_other_instance() -> None:
+    launch = launch_of()
+    made = deployment(replace(launch, instance=replace(launch.instance, error="x")), OPTIONS, 1)
+    assert record_in(made) == launch.instance
+    labels = made["metadata"]["labels"]
+    assert record_in({"metadata": made["metadata"] | {"labels": {}}}) is None
+    assert record_in({"metadata": {"labels": labels}}) is None
+    of_other = deployment(launch_of("44444444-4444-4444-8444-444444444444"), OPTIONS, 1)
+    assert record_in({"metadata": of_other["metadata"] | {"labels": labels}}) is None
 
 
 def test_one_budget_stands_for_a_version_and_ends_with_its_last_instance() -> None:

@@ -19,9 +19,9 @@ class HelmError(Exception):
 
 
 @cache
-def render(helm: Path, values: Path | None, *more: str) -> "Release":
+def render(helm: Path, values: Path | None, *more: str, chart: Path = CHART) -> "Release":
     """Return what Helm would install. Raises `HelmError`."""
-    command = [str(helm), "template", "gw", str(CHART), "--namespace", NAMESPACE, *more]
+    command = [str(helm), "template", "gw", str(chart), "--namespace", NAMESPACE, *more]
     if values is not None:
         command += ["--values", str(values)]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
