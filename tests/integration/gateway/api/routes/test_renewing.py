@@ -14,7 +14,7 @@ from gateway.domain.readmodel import ReadModel
 from gateway.domain.renewals import Renewal, part_of
 from gateway.domain.states import is_running
 from gateway.errors import StoreUnavailable
-from gateway.store.names import CONTROL, INSTANCES
+from gateway.store.names import CONTROL, INSTANCES, location_of
 from gateway.store.watcher import Watcher
 from runtime.ids import new_uuid
 from runtime.tasks import spawn
@@ -138,6 +138,27 @@ async def test_renewals_that_a_process_left_are_deleted_when_they_have_long_ende
     finally:
         running.cancel()
         await watcher.stop()
+
+
+async def test_a_record_that_cannot_be_read_stops_no_renewals(plane: IdentityPlane) -> None:
+    dead, mine, name = new_uuid(), new_uuid(), new_uuid()
+    key, now = RenewalsKey(dead, part_of(name)), int(time.time())
+    leases = Leases(lambda _: None)
+    leases.apply(Renewals(dead, part_of(name), {name: Renewal(now - 100, 0)}))
+    await plane.store.put_raw(*location_of(key), b'{"schema": 999}')
+    renewals = LeaseRenewals(plane.store, leases, mine, 0.3, time.time)
+    running = spawn(renewals.run(), "renewals")
+    try:
+        for ends_at in (now + 100, now + 200):
+            renewals.renew(name, Renewal(ends_at, 0))
+
+            async def stored() -> int:
+                found = await plane.store.get(RenewalsKey(mine, part_of(name)))
+                return found[0].ended_at if found and isinstance(found[0], Renewals) else 0
+
+            await until(stored, lambda found, wanted=ends_at: found == wanted)
+    finally:
+        running.cancel()
 
 
 async def test_while_the_store_is_away_heartbeats_are_not_taken_lightly() -> None:
