@@ -38,12 +38,15 @@ class JetStreamAdmin:
         own, *others = self._regions
         with _translate_errors():
             await self._jetstream.ensure(own, version_id, self._streams)
-        for region in others:
-            try:
-                await self._jetstream.ensure(region, version_id, self._streams)
-            except (NatsError, JetStreamError) as error:
-                # Its own gateways make it when it is back, at the latest with its first call.
-                emit(_log, "queue.not_made", logging.WARNING, region=region, error=str(error))
+        # At the same time: a worker waits, and regions that are away take their time each.
+        await asyncio.gather(*(self._ensure_elsewhere(region, version_id) for region in others))
+
+    async def _ensure_elsewhere(self, region: str, version_id: str) -> None:
+        try:
+            await self._jetstream.ensure(region, version_id, self._streams)
+        except (NatsError, JetStreamError) as error:
+            # Its own gateways make it when it is back, at the latest with its first call.
+            emit(_log, "queue.not_made", logging.WARNING, region=region, error=str(error))
 
     async def load(self, version_id: str) -> Load:
         """Return the load of all regions. Without a consumer, everything in a stream waits."""

@@ -52,6 +52,7 @@ def own_dev(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dev]:
     assert running.program.stop() == 0
 
 
+@pytest.mark.timeout(180)
 async def test_the_example_is_applied_changed_under_load_and_pruned(
     own_dev: Dev, tmp_path: Path
 ) -> None:

@@ -62,7 +62,7 @@ async def member(plane: StandInControl, tmp_path: Path) -> AsyncIterator[Member]
 async def test_it_gets_region_and_token_and_keeps_both_fresh(
     plane: StandInControl, member: Member
 ) -> None:
-    plane.life_s = 2.5
+    plane.life_s = 4.0
     found = await member.membership.begin(member.stack, Lifecycle())
     assert found is not None
     assert (found.region, found.token) == ("us-west-1", "token-1")
@@ -74,7 +74,8 @@ async def test_it_gets_region_and_token_and_keeps_both_fresh(
         "token-1",
     )
     await until(lambda: plane.count("ConnectOnce") >= 2)
-    assert plane.calls[-1][2] == "token-1" or plane.count("ConnectOnce") > 2
+    tokens = [token for name, _, token in plane.calls if name == "ConnectOnce"]
+    assert tokens[:2] == ["the first token", "token-1"]
     kept = member.folder / "shared" / "nvcf-worker-token.json"
 
     def is_renewed() -> bool:
@@ -85,27 +86,12 @@ async def test_it_gets_region_and_token_and_keeps_both_fresh(
     statement = member.folder / "info" / "self"
     await until(statement.exists)
     assert statement.read_text() == f"of {FUNCTION}"
-    # One that starts again in the same pod uses what is kept.
-    plane.life_s = 3600.0
-    again = Member(plane, member.folder)
-    async with again.stack:
-        await until(lambda: json.loads(kept.read_text())["access_token"] == plane_token(plane))
-        again = Member(plane, member.folder)
-        await again.membership.begin(again.stack, Lifecycle())
-        used = [token for name, _, token in plane.calls if name == "ConnectOnce"][-1]
-        assert used.startswith("token-")
-        await again.stack.aclose()
-
-
-def plane_token(plane: StandInControl) -> str:
-    """Return the token that the control plane gave last."""
-    return f"token-{plane.count('ConnectOnce')}"
 
 
 async def test_a_control_plane_that_is_away_is_ridden_out(
     plane: StandInControl, member: Member
 ) -> None:
-    plane.life_s = 2.5
+    plane.life_s = 4.0
     await member.membership.begin(member.stack, Lifecycle())
     await plane.stop()
     await until(lambda: member.membership.is_renewal_failing)
@@ -118,7 +104,7 @@ async def test_a_worker_that_is_refused_for_long_drains(
     plane: StandInControl, tmp_path: Path
 ) -> None:
     member = Member(plane, tmp_path, 0.5)
-    plane.life_s = 2.5
+    plane.life_s = 4.0
     async with member.stack:
         await member.membership.begin(member.stack, Lifecycle())
         plane.refuses = grpc.StatusCode.PERMISSION_DENIED
@@ -137,7 +123,7 @@ async def test_a_worker_that_was_never_let_in_gives_up(
 
 
 async def test_another_region_makes_it_start_again(plane: StandInControl, member: Member) -> None:
-    plane.life_s = 2.5
+    plane.life_s = 4.0
     await member.membership.begin(member.stack, Lifecycle())
     plane.regions = ["eu-north-1"]
     await until(lambda: member.stopped)

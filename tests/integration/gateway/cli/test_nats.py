@@ -15,6 +15,8 @@ import pytest
 from queueing.nats.accounts.callout_documents import CalloutAccount
 from queueing.nats.accounts.jwt import Role, Signer, read_claims, user_credentials
 from queueing.nats.accounts.users import CONNECTIONS, KICK
+from queueing.nats.admin import JetStreamAdmin
+from queueing.nats.jetstream import JetStream, StreamSettings
 from queueing.nats.settings import GatewayNatsSettings
 from queueing.nats.setup.check import NatsCheck
 from queueing.nats.setup.findings import Level
@@ -23,6 +25,7 @@ from queueing.nats.setup.keys import RotatedKey
 from queueing.nats.setup.plan import accounts_config
 from queueing.nats.setup.servers import connected_to
 from queueing.settings import QueueSettings
+from runtime.ids import new_uuid
 from tests.support.nats_server import running_nats_server
 from tests.support.nats_setup import (
     Platform,
@@ -31,6 +34,7 @@ from tests.support.nats_setup import (
     run_command,
     set_up_nats,
 )
+from wire.subjects import stream_name
 
 RANDOM = bytes(32)
 
@@ -406,6 +410,18 @@ async def test_a_region_without_servers_is_found(tmp_path: Path) -> None:
         (found,) = await nats.check(**settings, QUEUE__OTHER_REGIONS="us,ap")
         assert (found.level, found.subject) == (Level.ERROR, "region ap")
         assert 'server_tags: ["region:ap"]' in found.change
+        version = new_uuid()
+        async with connected_to(nats.gateway_options) as connection:
+            # A region that is away keeps no worker of another from its queues.
+            tagged = StreamSettings(region_tag="region")
+            await JetStreamAdmin(connection, ["eu", "ap", "us"], tagged).ensure(version)
+            leaders = {}
+            for region in ("eu", "us"):
+                operation = f"STREAM.INFO.{stream_name(region, version)}"
+                found_stream = await JetStream(connection).call(operation, {})
+                leaders[region] = found_stream["cluster"]["leader"]
+        assert leaders["eu"] == "nats-1"
+        assert leaders["us"] in ("nats-2", "nats-3")
 
 
 async def test_servers_with_a_password_are_usable_but_do_not_confine_workers() -> None:
