@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from gateway.domain.leases import Leases
-from gateway.domain.model import Instance, Record, RecordKey, Renewals
+from gateway.domain.model import Instance, Record, RecordError, RecordKey, Renewals
 from gateway.domain.renewals import PARTS, Renewal, part_of
 from gateway.errors import Conflict, StoreUnavailable
 
@@ -94,7 +94,7 @@ class LeaseRenewals:
         """Delete what processes that are gone have left."""
         before = int(self._clock()) - _KEPT_S
         for key in self._leases.ended(before):
-            with suppress(StoreUnavailable, Conflict):
+            with suppress(StoreUnavailable, Conflict, RecordError):
                 found = await self._records.get(key)
                 if found and isinstance(found[0], Renewals) and found[0].ended_at < before:
                     await self._records.delete(key, found[1])

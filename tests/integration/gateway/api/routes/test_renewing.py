@@ -3,6 +3,7 @@
 import math
 import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -138,6 +139,31 @@ async def test_renewals_that_a_process_left_are_deleted_when_they_have_long_ende
     finally:
         running.cancel()
         await watcher.stop()
+
+
+async def test_a_record_that_cannot_be_read_does_not_end_the_renewals(
+    plane: IdentityPlane,
+) -> None:
+    dead, name = new_uuid(), new_uuid()
+    part, now = part_of(name), int(time.time())
+    leases = Leases(lambda _: None)
+    leases.apply(Renewals(dead, part, {name: Renewal(now - 61, 0)}))
+    await plane.store.put_raw(INSTANCES, f"renewals.{dead}.{part}", b"{}")
+    mine = new_uuid()
+    renewals = LeaseRenewals(plane.store, leases, mine, 0.3, time.time)
+    running = spawn(renewals.run(), "renewals")
+    try:
+
+        async def stored() -> int:
+            found = await plane.store.get(RenewalsKey(mine, part))
+            return found[0].ended_at if found and isinstance(found[0], Renewals) else 0
+
+        # The second is written only if the round of the first has come to its end.
+        for lease_until in (now + 100, now + 200):
+            renewals.renew(name, Renewal(lease_until, 0))
+            await until(stored, partial(int.__eq__, lease_until))
+    finally:
+        running.cancel()
 
 
 async def test_while_the_store_is_away_heartbeats_are_not_taken_lightly() -> None:
