@@ -168,13 +168,17 @@ async def test_a_record_that_cannot_be_read_does_not_end_the_renewals(
 
 async def test_while_the_store_is_away_heartbeats_are_not_taken_lightly() -> None:
     class Away:
-        """A store that is away until it is back."""
+        """A store that does not take one part until it is back."""
 
         is_back = False
 
-        async def put(self, record: object, revision: int | None = None) -> int:
-            if not self.is_back:
+        def __init__(self) -> None:
+            self.written: set[str] = set()
+
+        async def put(self, record: Renewals, revision: int | None = None) -> int:
+            if record.part == "0" and not self.is_back:
                 raise StoreUnavailable
+            self.written.add(record.part)
             return 1
 
         async def get(self, key: object) -> None:
@@ -187,8 +191,13 @@ async def test_while_the_store_is_away_heartbeats_are_not_taken_lightly() -> Non
     renewals = LeaseRenewals(store, Leases(lambda _: None), new_uuid(), 0.1, time.time)
     running = spawn(renewals.run(), "renewals")
     try:
-        renewals.renew(new_uuid(), Renewal(int(time.time()) + 100, 0))
+        ids = {part_of(one): one for one in (new_uuid() for _ in range(100))}
+        renewal = Renewal(int(time.time()) + 100, 0)
+        renewals.renew(ids["0"], renewal)
         await until(lambda: not renewals.is_storing)
+        renewals.renew(ids["1"], renewal)
+        await until(lambda: "1" in store.written)
+        assert not renewals.is_storing
         store.is_back = True
         # Nobody sends another heartbeat: what was noted is written none the less.
         await until(lambda: renewals.is_storing)
