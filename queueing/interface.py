@@ -314,11 +314,18 @@ class PullConsumer(Protocol):
 
 
 class Load(NamedTuple):
-    """The number of requests in one queue at one moment."""
+    """The number of requests in the queues of one version at one moment."""
 
     waiting: int
     """Requests that wait for a lease."""
     leased: int
+    is_complete: bool = True
+    """Whether these are the requests of all regions: one that is away may have more."""
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether requests wait, as far as is known."""
+        return self.waiting > 0 or not self.is_complete
 
 
 class QueueAdmin(Protocol):
@@ -334,7 +341,8 @@ class QueueAdmin(Protocol):
     async def load(self, version_id: str) -> Load:
         """Return the load of the queue, 0 and 0 when it does not exist.
 
-        A missing response from the broker is an error, never an empty queue.
+        A missing response from the broker is an error, never an empty queue; of another region
+        it makes the load incomplete.
         """
 
     async def purge(self, version_id: str) -> None:

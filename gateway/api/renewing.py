@@ -51,8 +51,12 @@ class LeaseRenewals:
         self._notes: dict[str, dict[str, Renewal]] = {part: {} for part in PARTS}
         self._unwritten: set[str] = set()
         self._noted = asyncio.Event()
-        self.is_storing = True
-        """Whether the latest write succeeded: while not, a heartbeat is not taken lightly."""
+        self._failing: set[str] = set()
+
+    @property
+    def is_storing(self) -> bool:
+        """Whether each part was written last time: while not, no heartbeat is only noted."""
+        return not self._failing
 
     def renew(self, instance_id: str, renewal: Renewal) -> None:
         """Note a renewal. The instance has an id that was made here, a UUID."""
@@ -84,17 +88,16 @@ class LeaseRenewals:
         try:
             await self._records.put(Renewals(self._process, part, dict(kept)))
         except StoreUnavailable:
-            self.is_storing = False
+            self._failing.add(part)
             self._unwritten.add(part)
             self._noted.set()
         else:
-            self.is_storing = True
+            self._failing.discard(part)
 
     async def _delete_ended(self) -> None:
         """Delete what processes that are gone have left."""
         before = int(self._clock()) - _KEPT_S
         for key in self._leases.ended(before):
-            # One that cannot be read is left: the leases of all others depend on this task.
             with suppress(StoreUnavailable, Conflict, RecordError):
                 found = await self._records.get(key)
                 if found and isinstance(found[0], Renewals) and found[0].ended_at < before:

@@ -245,7 +245,7 @@ class Planner:
         load = snapshot.load
         if load is None:
             return
-        if load.waiting or load.leased:
+        if load.may_wait or load.leased:
             self._empty_since = None
             return
         if self._empty_since is None:
@@ -293,7 +293,7 @@ class Planner:
                 continue
             if snapshot.now < idle_at:
                 plan.plan_again_at(idle_at)
-            elif snapshot.load is None or snapshot.load.waiting:
+            elif snapshot.load is None or snapshot.load.may_wait:
                 plan.read_load(CALM_S)
             else:
                 self._stop(instance, plan)

@@ -19,7 +19,7 @@ When it raises `QueueUnavailable`, removal and call are repeated.
 
 
 class Queues:
-    """All queues of one region. Every method may raise `QueueUnavailable`."""
+    """The queues of all versions. Every method may raise `QueueUnavailable`."""
 
     def __init__(self, admin: QueueAdmin, bus: Bus) -> None:
         self._admin = admin

@@ -118,7 +118,7 @@ class Autoscaler:
         if len(ready) < 2 or not spare:
             return None
         plan.read_load(CALM_S)
-        if snapshot.load is None or snapshot.load.waiting:
+        if snapshot.load is None or snapshot.load.may_wait:
             return None
         capacity = _capacity(deployment, ready)
         peak = max(self._peak, self._previous_peak)

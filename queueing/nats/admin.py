@@ -50,8 +50,22 @@ class JetStreamAdmin:
 
     async def load(self, version_id: str) -> Load:
         """Return the load of all regions. Without a consumer, everything in a stream waits."""
-        loads = [await self._load(region, version_id) for region in self._regions]
-        return Load(sum(one.waiting for one in loads), sum(one.leased for one in loads))
+        own, *others = self._regions
+        loads = await asyncio.gather(
+            self._load(own, version_id),
+            *(self._load_elsewhere(region, version_id) for region in others),
+        )
+        return Load(
+            sum(one.waiting for one in loads),
+            sum(one.leased for one in loads),
+            all(one.is_complete for one in loads),
+        )
+
+    async def _load_elsewhere(self, region: str, version_id: str) -> Load:
+        try:
+            return await self._load(region, version_id)
+        except QueueUnavailable:
+            return Load(0, 0, is_complete=False)
 
     async def _load(self, region: str, version_id: str) -> Load:
         stream = stream_name(region, version_id)

@@ -274,19 +274,24 @@ class Workers:
         """Write the record of a worker that registers, unless it only lacks a token.
 
         Then its record has a lease. Only the worker knows the id of its instance, so another one
-        with its registration token is it. Raises `Conflict` if the instance is another one's.
+        with its registration token is it. Raises `Conflict` if the instance is another one's, which
+        ends a worker that runs: that the reconciler has written in between does not.
         """
         key = InstanceKey(instance.version_id, instance.instance_id)
-        found = await self._ports.records.get(key)
-        before, revision = found if found is not None else (None, 0)
-        if isinstance(before, Instance):
+
+        async def read() -> tuple[Record | None, int]:
+            return await self._ports.records.get(key) or (None, 0)
+
+        def take(before: Record | None) -> Record:
+            if not isinstance(before, Instance):
+                return instance
             has_lease = now < self._current(before).lease_until
             is_own = before.registered_with == instance.registered_with
             if not before.is_external or (has_lease and not is_own):
                 raise Conflict("Another worker is this instance")
-            if has_lease:
-                return
-        await self._ports.records.put(instance, revision)
+            return before if has_lease else instance
+
+        await compare_and_set(read, take, self._ports.records.put)
 
     async def heartbeat(self, api: Api, call: Call[HeartbeatBody, None]) -> HeartbeatResponse:
         """Store the state of a worker, and renew its lease."""

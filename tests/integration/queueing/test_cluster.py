@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from queueing.interface import Lease
+from queueing.interface import Lease, Load, QueueUnavailable
+from queueing.nats.admin import JetStreamAdmin
 from queueing.nats.connection import NatsConnection, NatsError
 from queueing.nats.jetstream import JetStream, JetStreamError, StreamSettings
 from queueing.nats.presence import OWN_ACCOUNT, listening_workers
@@ -51,6 +52,7 @@ async def cluster() -> AsyncIterator[list[NatsServer]]:
         for number, port in enumerate(ports):
             config = (
                 f"server_name: s{number}\n"
+                f'server_tags: ["region:r{number}"]\n'
                 f'cluster {{ name: c, listen: "127.0.0.1:{port}", routes: [{routes}] }}'
             )
             servers.append(await stack.enter_async_context(running_nats_server(config)))
@@ -67,6 +69,30 @@ async def cluster() -> AsyncIterator[list[NatsServer]]:
 
             await until(has_leader, what="the cluster's leader", timeout_s=2 * PATIENCE_S)
         yield servers
+
+
+async def test_the_load_of_a_region_that_is_away_is_not_known_and_that_of_others_is(
+    cluster: list[NatsServer],
+) -> None:
+    version, regions = new_version(), ["r0", "r1"]
+    async with connected(cluster[0].url) as connection:
+        admin = JetStreamAdmin(connection, regions, StreamSettings(replicas=1, region_tag="region"))
+        await admin.ensure(version)
+        for region in regions:
+            await connection.request(f"rq.{region}.{version}.0".encode(), b"envelope")
+        await until(lambda: admin.load(version), lambda load: load == Load(2, 0))
+        await cluster[1].kill()
+
+        async def load() -> Load | None:
+            try:
+                return await admin.load(version)
+            except QueueUnavailable:
+                # The cluster may have to choose a leader.
+                return None
+
+        await until(
+            load, lambda load: load == Load(1, 0, is_complete=False), timeout_s=2 * PATIENCE_S
+        )
 
 
 ONE_COPY = StreamSettings(ack_wait_s=300.0)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -341,11 +342,22 @@ def test_a_graceful_undeploy_ends_when_the_queue_stays_empty() -> None:
     assert version.actions(16) == [Finish(wanted)]
 
 
-def test_a_queue_that_cannot_be_read_is_not_an_empty_one() -> None:
+@pytest.mark.parametrize("load", [None, Load(0, 0, is_complete=False)])
+def test_a_queue_that_cannot_be_read_is_not_an_empty_one(load: Load | None) -> None:
     version = Version(deployment(draining_until=1000), VersionState.INACTIVE)
     version.holds(running())
     for now in range(0, 900, 10):
-        assert version.actions(now, None) == []
+        assert version.actions(now, load) == []
+
+
+def test_while_a_region_is_away_instances_are_started_and_none_is_stopped_as_idle() -> None:
+    spec, unknown = gpu_spec("s1", 0, 2), Load(0, 0, is_complete=False)
+    version = Version(deployment(spec))
+    assert version.actions(0, Load(1, 0, is_complete=False)) == [Create(spec)]
+    version.holds(running())
+    version.plan(1)
+    assert version.actions(1 + POLICY.idle_s, unknown) == []
+    assert version.actions(1 + POLICY.idle_s, Load(0, 0)) == [Stop("i1", 30)]
 
 
 def test_a_drain_starts_an_instance_when_requests_are_left_and_no_instance_is() -> None:

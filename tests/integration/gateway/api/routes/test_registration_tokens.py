@@ -117,6 +117,19 @@ async def test_a_worker_whose_record_was_lost_is_the_same_instance_again(
     assert again.body["instanceId"] == instance_id
 
 
+async def test_a_worker_that_registers_again_while_its_record_changes_is_not_refused(
+    plane: IdentityPlane, client: Client
+) -> None:
+    ids = await deployed(plane, client)
+    token, _ = await token_of(client, *ids)
+    _, instance_id = await registered(plane, token)
+    await plane.store.delete(InstanceKey(ids[1], instance_id))
+    # It repeats a call that takes too long: each writes the record that the others have not found.
+    holder, body = plane.holder(token), {"instanceId": instance_id}
+    again = await asyncio.gather(*(holder.post(CONNECT_PATH, body) for _ in range(8)))
+    assert [each.status for each in again] == [200] * 8
+
+
 async def test_a_worker_that_has_only_lost_its_token_goes_on_as_it_is(
     plane: IdentityPlane, client: Client
 ) -> None:
