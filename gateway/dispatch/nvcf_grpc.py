@@ -4,6 +4,7 @@ On addresses of its own, by grpcio's asyncio server, which only a process with s
 loads. All processes of a gateway share them. A method that is not served is UNIMPLEMENTED.
 """
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -42,6 +43,8 @@ _MAX_CALLS = 256
 """Calls at a time; further ones get RESOURCE_EXHAUSTED."""
 _MAX_MESSAGE_BYTES = 65_536
 _STOP_S = 1.0
+_STREAM_S = 30.0
+"""Time for all messages of a stream, which takes one of the calls even if it says nothing."""
 _OPTIONS = [
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
     # NVIDIA's workers send a PING every five minutes, also without a call.
@@ -78,8 +81,14 @@ class WorkerGrpcServer:
     """The service. ``ports`` are those of its addresses."""
 
     def __init__(
-        self, workers: NvcfWorkers, objects: NvcfObjects, addresses: GrpcAddresses
+        self,
+        workers: NvcfWorkers,
+        objects: NvcfObjects,
+        addresses: GrpcAddresses,
+        stream_s: float = _STREAM_S,
     ) -> None:
+        """``stream_s`` is how long a stream may take."""
+        self._stream_s = stream_s
         self._workers = workers
         self._objects = objects
         self._addresses = addresses
@@ -102,7 +111,7 @@ class WorkerGrpcServer:
                 RefreshLargeUploadCredentialsRequest, self._large_upload
             ),
             "RefreshAssetDownloadCredentials": _stream_method(
-                RefreshAssetDownloadCredentialsRequest, self._asset
+                RefreshAssetDownloadCredentialsRequest, self._asset, self._stream_s
             ),
         }
         handler = grpc.method_handlers_generic_handler(_SERVICE, handlers)
@@ -180,12 +189,26 @@ def _method(request: Any, handle: Handle) -> grpc.RpcMethodHandler:
     )
 
 
-def _stream_method(request: Any, handle: Handle) -> grpc.RpcMethodHandler:
-    """Respond to each message of a stream, to as many as a request has input assets."""
+def _stream_method(request: Any, handle: Handle, stream_s: float) -> grpc.RpcMethodHandler:
+    """Respond to each message of a stream, to as many as a request has input assets.
+
+    A stream that has not ended after ``stream_s`` is DEADLINE_EXCEEDED.
+    """
 
     async def serve(messages: Any, context: Any) -> AsyncIterator[Any]:
-        count = 0
-        async for message in messages:
+        ends_at = asyncio.get_running_loop().time() + stream_s
+        found, count = aiter(messages), 0
+        while True:
+            message = None
+            try:
+                async with asyncio.timeout_at(ends_at):
+                    message = await anext(found, None)
+            except TimeoutError:
+                await context.abort(
+                    grpc.StatusCode.DEADLINE_EXCEEDED, f"A stream may take {stream_s:g} s"
+                )
+            if message is None:
+                return
             count += 1
             if count > MAX_REFERENCES:
                 await context.abort(

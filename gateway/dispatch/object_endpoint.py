@@ -40,7 +40,15 @@ OnTransfer = Callable[[Request, int, str], None]
 class ObjectEndpoint:
     """Serves requests whose path begins with `gateway.objects.signed_urls.PATH`."""
 
-    __slots__ = ("_ends", "_of_folders", "_on_response", "_room", "_signer", "_store", "_transfers")
+    __slots__ = (
+        "_ends",
+        "_of_accounts",
+        "_on_response",
+        "_room",
+        "_signer",
+        "_store",
+        "_transfers",
+    )
 
     def __init__(
         self, store: ObjectStore, signer: UrlSigner, room: Room, on_response: OnTransfer
@@ -50,8 +58,8 @@ class ObjectEndpoint:
         self._room = room
         self._on_response = on_response
         self._transfers = 0
-        self._of_folders: Counter[str] = Counter()
-        """Transfers by the folder of the object: it is an account's."""
+        self._of_accounts: Counter[str] = Counter()
+        """Transfers by the account's part of the object's key, its assets and large responses."""
         self._ends: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def serve(self, request: Request, client: ResponseWriter, access: PageAccess) -> RequestStream:
@@ -185,16 +193,16 @@ class ObjectEndpoint:
     @contextmanager
     def _share_of(self, key: str) -> Iterator[None]:
         """Count a transfer while the block runs. Raises `TooManyTransfers`."""
-        folder = key.rpartition("/")[0]
-        if self._of_folders[folder] > MAX_TRANSFERS - self._transfers:
+        account = key.partition("/")[2].rpartition("/")[0]
+        if self._of_accounts[account] > MAX_TRANSFERS - self._transfers:
             raise TooManyTransfers("The account has as many transfers as this process can give it")
-        self._of_folders[folder] += 1
+        self._of_accounts[account] += 1
         try:
             yield
         finally:
-            self._of_folders[folder] -= 1
-            if not self._of_folders[folder]:
-                del self._of_folders[folder]
+            self._of_accounts[account] -= 1
+            if not self._of_accounts[account]:
+                del self._of_accounts[account]
 
     def _end_of(self, key: str) -> asyncio.Lock:
         """Return the lock for what has the same prefix as ``key``."""

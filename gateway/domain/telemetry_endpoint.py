@@ -224,7 +224,8 @@ def credentials_in(variables: Mapping[str, str]) -> list[str]:
     found = []
     for name, value in variables.items():
         if name.endswith("_HEADERS"):
-            written = value.partition("=")[2]
-            # Without the scheme, as a program may print it.
-            found += [written, unquote(written).rpartition(" ")[2]]
+            sent = value.partition("=")[2]
+            written = unquote(sent)
+            # The last one is without the scheme, as a program may print it.
+            found += [sent, written, written.partition(" ")[2]]
     return found

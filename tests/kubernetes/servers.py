@@ -6,6 +6,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -130,13 +131,17 @@ class Servers:
 
     def kubeconfig(self, token: str, name: str) -> Path:
         """Return the file of a kubeconfig with a token."""
+        return self.kubeconfig_of({"token": token}, name)
+
+    def kubeconfig_of(self, user: Mapping[str, object], name: str) -> Path:
+        """Return the file of a kubeconfig with the login ``user``."""
         file = self._folder / f"{name}.yaml"
         cluster = {"server": self.url, "certificate-authority": str(self.authority)}
         document = {
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{"name": "test", "cluster": cluster}],
-            "users": [{"name": "test", "user": {"token": token}}],
+            "users": [{"name": "test", "user": dict(user)}],
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
             "current-context": "test",
         }

@@ -3,11 +3,13 @@
 import base64
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 import aiohttp
 import pytest
 
 from gateway.provision.backend import RunState
+from gateway.provision.kubernetes.client import ClusterLogin
 from gateway.provision.kubernetes.manifests import InstanceShape, budget_name, name_of
 from runtime.ids import new_uuid
 from tests.kubernetes.backends import OPTIONS, Gateway, gateway_on
@@ -19,6 +21,10 @@ from tests.support.waiting import until
 
 pytestmark = pytest.mark.timeout(300)
 
+PLUGIN = """set -e; printf . >> TOKEN.runs; token=$(cat TOKEN)
+printf '{"apiVersion": "client.authentication.k8s.io/v1",
+"kind": "ExecCredential", "status": {"token": "%s"}}' "$token"
+"""
 READY = [{"type": "Ready", "status": "True"}]
 
 
@@ -158,6 +164,36 @@ async def test_another_cluster_of_the_same_namespace_is_left_alone(
         mine = await gateway.started(cluster)
         await gateway.until_state(mine, RunState.UP)
         assert gateway.status(one) is None
+
+
+async def test_a_login_that_has_expired_is_read_again_until_it_is_good(
+    servers: Servers, cluster: Cluster, tmp_path: Path
+) -> None:
+    """As a plugin of a cloud gives it: for some minutes, and not while the cloud is away."""
+    token = tmp_path / "token"
+    plugin = {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "command": "sh",
+        "args": ["-c", PLUGIN.replace("TOKEN", str(token))],
+    }
+    kubeconfig = servers.kubeconfig_of({"exec": plugin}, "plugin")
+    login = ClusterLogin(kubeconfig, namespace=cluster.namespace)
+    token.write_text("expired-token")
+
+    def runs() -> int:
+        return len((tmp_path / "token.runs").read_text())
+
+    async with gateway_on(servers, cluster, login=login) as gateway:
+        one = new_uuid()
+        await gateway.backend.start(launch_of(one))
+        await until(lambda: runs() >= 2)
+        token.unlink()
+        failed = runs() + 2
+        await until(lambda: runs() >= failed)
+        token.write_text("gateway-token")
+        await cluster.pod_of(one)
+        await gateway.until_state(one, RunState.UP)
+        await until(lambda: gateway.backend.is_known("gpus"), timeout_s=START_S)
 
 
 async def test_what_kubernetes_refuses_is_down_for_good_with_its_words(

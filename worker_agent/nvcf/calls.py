@@ -103,7 +103,7 @@ class NvcfCalls:
             found.connectedRegion,
             tuple(found.otherRegions),
             found.nvcfWorkerToken,
-            float(found.expiration.seconds),
+            _unix_seconds(found.expiration),
         )
 
     async def provision(self, region: str) -> None:
@@ -203,7 +203,7 @@ class NvcfCalls:
 
     async def _statement(self, method: str, message: Any) -> Statement:
         found = await self._call(method, message, CredentialsResponse)
-        return Statement(found.token, float(found.expiration.seconds))
+        return Statement(found.token, _unix_seconds(found.expiration))
 
     async def _call(self, method: str, message: Any, response: Any, url: str = "") -> Any:
         called = self._channel(url).unary_unary(
@@ -233,6 +233,10 @@ class NvcfCalls:
 def _serialize(message: Any) -> bytes:
     data: bytes = message.SerializeToString()
     return data
+
+
+def _unix_seconds(timestamp: Any) -> float:
+    return float(timestamp.seconds + timestamp.nanos * 1e-9)
 
 
 def _error(method: str, error: grpc.aio.AioRpcError) -> NvcfCallError:

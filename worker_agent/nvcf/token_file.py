@@ -11,6 +11,8 @@ from pathlib import Path
 from runtime.files import write_private
 
 FILE_NAME = "nvcf-worker-token.json"
+_LAST = datetime.max.replace(tzinfo=UTC, microsecond=0)
+"""The last time of RFC 3339, for a token that ends later or never."""
 
 
 def read_token(folder: Path, now: float) -> str:
@@ -27,6 +29,7 @@ def read_token(folder: Path, now: float) -> str:
 def write_token(folder: Path, token: str, expires_at: float) -> None:
     """Write the file. Raises `OSError`."""
     folder.mkdir(parents=True, exist_ok=True)
-    expiry = datetime.fromtimestamp(expires_at, UTC).isoformat().replace("+00:00", "Z")
+    ends_at = datetime.fromtimestamp(min(expires_at, _LAST.timestamp()), UTC)
+    expiry = ends_at.isoformat().replace("+00:00", "Z")
     document = {"access_token": token, "token_type": "Bearer", "expiry": expiry}
     write_private(folder / FILE_NAME, json.dumps(document))

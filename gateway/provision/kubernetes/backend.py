@@ -14,6 +14,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from enum import Enum
 from typing import Any
@@ -23,6 +24,7 @@ from gateway.provision.backend import InstanceStatus, LaunchSpec, OnChange, RunS
 from gateway.provision.kubernetes.client import (
     DEPLOYMENTS,
     PODS,
+    UNAUTHORIZED,
     ClusterLogin,
     KubernetesApi,
     KubernetesError,
@@ -339,6 +341,7 @@ class KubernetesBackend:
         delay_s = RETRY_S
         while (goal := one.goal) is not Goal.NOTHING:
             one.goal_changed.clear()
+            login = self._api.logins
             try:
                 await self._carry_out(one, goal)
             except LaunchError as error:
@@ -354,6 +357,10 @@ class KubernetesBackend:
                     self._refresh(one)
                     await self._pause(one, delay_s)
                     delay_s = min(2 * delay_s, LONGEST_RETRY_S)
+                    if error.status == UNAUTHORIZED:
+                        # Why that fails, the next attempt tells, and the followers log.
+                        with suppress(KubernetesError):
+                            await self._api.log_in_again(login)
                     continue
             delay_s = RETRY_S
             if one.goal is goal:

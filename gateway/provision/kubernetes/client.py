@@ -5,6 +5,7 @@ status of the response and asks again with a version that is too old, are not us
 raises `KubernetesError`.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -26,7 +27,19 @@ PAGE = 500
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
 _AUTH = ["BearerToken"]
-_PASSING = frozenset({408, 409, 429, 502, 503, 504})
+UNAUTHORIZED = 401
+"""There is no login, or it has expired: see `KubernetesApi.log_in_again`."""
+_PASSING = frozenset({UNAUTHORIZED, 408, 409, 429, 502, 503, 504})
+_FAILURES = (
+    aiohttp.ClientError,
+    OSError,
+    ValueError,
+    TimeoutError,
+    # The file of the pod's token cannot be read now.
+    ConfigException,
+    # The client was closed by a login meanwhile.
+    RuntimeError,
+)
 _MAX_SHOWN = 500
 
 
@@ -70,6 +83,18 @@ class KubernetesApi:
     def __init__(self, login: ClusterLogin) -> None:
         self._login = login
         self._client: ApiClient | None = None
+        self._logging_in = asyncio.Lock()
+        self.logins = 0
+        """How often the login was read."""
+
+    async def log_in_again(self, login: int) -> None:
+        """Read the login again, unless that was done after it was the ``login``-th.
+
+        Raises `KubernetesError`; then there is none.
+        """
+        async with self._logging_in:
+            if self.logins == login:
+                await self.open()
 
     async def open(self) -> None:
         """Read the login, again if it is open. Raises `KubernetesError` if it is unusable."""
@@ -86,6 +111,7 @@ class KubernetesApi:
                     persist_config=False,
                 )
             self._client = ApiClient(settings)
+            self.logins += 1
         except (ConfigException, OSError, ValueError) as error:
             raise KubernetesError(f"no login for Kubernetes: {error}", is_permanent=True) from error
 
@@ -164,7 +190,7 @@ class KubernetesApi:
                         status = event.get("object") or {}
                         raise _refusal(int(status.get("code", 0)), json.dumps(status).encode())
                     yield event["type"], event["object"]
-        except (aiohttp.ClientError, OSError, ValueError, KeyError, TimeoutError) as error:
+        except (*_FAILURES, KeyError) as error:
             raise KubernetesError(f"Kubernetes cannot be reached: {_text(error)}") from error
 
     async def _call(
@@ -183,7 +209,7 @@ class KubernetesApi:
             if not 200 <= status <= 299:
                 raise _refusal(status, content)
             document: Manifest = json.loads(content)
-        except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
+        except _FAILURES as error:
             raise KubernetesError(f"Kubernetes cannot be reached: {_text(error)}") from error
         return document
 
@@ -198,7 +224,7 @@ class KubernetesApi:
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's own
     ) -> aiohttp.ClientResponse:
         if self._client is None:
-            raise KubernetesError("not logged in to Kubernetes")
+            raise KubernetesError("not logged in to Kubernetes", UNAUTHORIZED)
         response: aiohttp.ClientResponse = await self._client.call_api(
             path,
             method,

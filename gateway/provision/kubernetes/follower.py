@@ -11,7 +11,12 @@ import random
 import time
 from collections.abc import Callable
 
-from gateway.provision.kubernetes.client import KubernetesApi, KubernetesError, ObjectKind
+from gateway.provision.kubernetes.client import (
+    UNAUTHORIZED,
+    KubernetesApi,
+    KubernetesError,
+    ObjectKind,
+)
 from gateway.provision.kubernetes.manifests import Manifest
 
 ROUND_S = 240
@@ -19,7 +24,6 @@ ROUND_S = 240
 LIST_AGAIN_S = 600.0
 _PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 30.0
-_UNAUTHORIZED = 401
 _EXPIRED = 410
 
 
@@ -50,6 +54,7 @@ class ObjectFollower:
         """Follow until cancelled."""
         pause_s = _PAUSE_S
         while True:
+            login = self._api.logins
             try:
                 version = await self._list()
                 self._on_result(None)
@@ -58,16 +63,16 @@ class ObjectFollower:
                 continue
             except KubernetesError as error:
                 self._on_result(error)
-                is_refused = error.status == _UNAUTHORIZED
+                is_refused = error.status == UNAUTHORIZED
             # At random, so that processes do not come back together.
             await asyncio.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311 - no secret
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             if is_refused:
-                await self._log_in_again()
+                await self._log_in_again(login)
 
-    async def _log_in_again(self) -> None:
+    async def _log_in_again(self, login: int) -> None:
         try:
-            await self._api.open()
+            await self._api.log_in_again(login)
         except KubernetesError as error:
             self._on_result(error)
 

@@ -11,7 +11,8 @@ from gateway.dispatch.object_endpoint import MAX_TRANSFERS, ObjectEndpoint
 from gateway.dispatch.responses import send_problem
 from gateway.domain.cors import OPEN
 from gateway.errors import GatewayError
-from gateway.objects.assets import Assets, folder_of
+from gateway.objects.assets import PREFIX, Assets, account_folder, folder_of
+from gateway.objects.large_responses import PREFIX as LARGE_PREFIX
 from gateway.objects.local import LocalObjects
 from gateway.routing.cross_origin import PageAccess
 from http1.server.limits import ServerLimits
@@ -277,8 +278,8 @@ async def test_an_account_that_trickles_leaves_room_for_others(world: World) -> 
         )
         writers.append(writer)
 
-    async def put(account: str) -> httpx.Response:
-        upload = await world.upload_url(key=folder_of(account) + ASSET)
+    async def put(account: str, prefix: str = PREFIX) -> httpx.Response:
+        upload = await world.upload_url(key=account_folder(prefix, account) + ASSET)
         return await world.client.put(upload, content=b"1", headers=HEADERS)
 
     for number in range(MAX_TRANSFERS):
@@ -292,6 +293,8 @@ async def test_an_account_that_trickles_leaves_room_for_others(world: World) -> 
         "too-many-transfers",
     )
     assert "the account has" in refused.json()["detail"].lower()
+    # Its large responses are its own too.
+    assert (await put("acme", LARGE_PREFIX)).status_code == 503
     assert (await put("other")).status_code == 200
     for writer in writers:
         writer.close()

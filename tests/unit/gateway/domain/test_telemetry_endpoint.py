@@ -123,7 +123,15 @@ def test_an_endpoint_that_is_gone_is_no_reason_to_send_nowhere() -> None:
 
 
 def test_the_credential_is_found_in_the_variables_as_sent_and_as_written() -> None:
-    assert credentials_in(endpoint(secret="a+b").variables("LOGS")) == ["Bearer%20a%2Bb", "a+b"]
+    assert credentials_in(endpoint(secret="a+b").variables("LOGS")) == [
+        "Bearer%20a%2Bb",
+        "Bearer a+b",
+        "a+b",
+    ]
+    two_words = endpoint(secret="open sesame")
+    assert "open sesame" in credentials_in(two_words.variables("LOGS"))
+    two_words = endpoint(secret="open sesame", provider="SERVICENOW", types=("TRACES",))
+    assert "open sesame" in credentials_in(two_words.variables("TRACES"))
 
 
 def test_an_endpoint_is_read_back_and_does_not_show_its_secret() -> None:

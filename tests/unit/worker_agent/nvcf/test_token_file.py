@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from worker_agent.nvcf.token_file import FILE_NAME, read_token, write_token
 
 
@@ -13,3 +15,12 @@ def test_a_kept_token_counts_while_it_is_valid(tmp_path: Path) -> None:
     for text in ("", "{}", '{"access_token": 1, "expiry": "2999-01-01T00:00:00Z"}', '{"a'):
         (tmp_path / FILE_NAME).write_text(text)
         assert read_token(tmp_path, 0.0) == "", text
+
+
+@pytest.mark.parametrize("expires_at", [253_402_300_800.0, 2.0**63])
+def test_a_token_that_ends_after_all_dates_is_kept_to_the_last_one(
+    tmp_path: Path, expires_at: float
+) -> None:
+    """A control plane may say so of one that does not end: seconds of 64 bits."""
+    write_token(tmp_path, "t", expires_at)
+    assert read_token(tmp_path, 253_402_300_700.0) == "t"

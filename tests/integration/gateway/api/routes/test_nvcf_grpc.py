@@ -1,5 +1,6 @@
 """gRPC ``nvcf.Worker`` as NVIDIA's worker calls it, and which of its tokens log in to NATS."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -23,7 +24,7 @@ from tests.support.control import SCOPES, Client, SetQueue
 from tests.support.identity import Clock, IdentityPlane
 from tests.support.nvcf_calls import NvcfCalls, NvcfIds, nvcf_calls
 from tests.support.objects import local_objects
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_S, until
 from wire.nvcf_worker_pb2 import WorkerConnect
 
 TOKENS = "/v2/nvcf/registrationTokens"
@@ -172,6 +173,21 @@ async def test_a_worker_asks_about_requests_of_its_own_version_only(served: Grpc
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await calls.large_download(mine)
         assert raised.value.code() is StatusCode.PERMISSION_DENIED
+
+
+async def test_a_stream_on_which_nothing_comes_ends(served: Grpc) -> None:
+    """It takes one of the calls that the service has at a time, also without a token."""
+    server = WorkerGrpcServer(
+        served.workers, served.objects, GrpcAddresses(("127.0.0.1:0",)), stream_s=0.2
+    )
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.ports[0]}") as channel:
+            stream = channel.stream_stream("/nvcf.Worker/RefreshAssetDownloadCredentials")()
+            async with asyncio.timeout(PATIENCE_S):
+                assert await stream.code() is StatusCode.DEADLINE_EXCEEDED
+    finally:
+        await server.stop()
 
 
 async def test_a_worker_that_is_to_stop_is_refused(served: Grpc) -> None:
