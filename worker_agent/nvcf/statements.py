@@ -41,7 +41,12 @@ async def keep_statement(ask: Callable[[], Awaitable[Statement]], path: Path) ->
 
 
 def renewal_pause_s(life_s: float, spread_s: float) -> float:
-    """Return when to renew what lives for ``life_s``: ``spread_s`` later than 80 % if it can."""
+    """Return when to renew what lives for ``life_s``: ``spread_s`` later than 80 % if it can.
+
+    What has ended when it comes, because the clocks differ, is asked for as after a failure.
+    """
+    if life_s <= 0.0:
+        return _RETRY_S
     pause_s = life_s * _RENEW_AFTER
     if pause_s + spread_s < life_s:
         pause_s += spread_s
