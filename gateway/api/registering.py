@@ -1,7 +1,6 @@
 """Whether an external worker is wanted: at its registration, and at each heartbeat after that."""
 
-import asyncio
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gateway.api.route import Api
 from gateway.auth.tokens import VersionToken
@@ -18,7 +17,7 @@ from gateway.domain.model import (
 from gateway.domain.states import ALIVE, of_deployment
 from gateway.errors import Conflict
 
-SHOWN_WITHIN_S = 10.0
+_GIVEN_S = 10.0
 """By then the catalog shows a record that was written."""
 
 
@@ -26,6 +25,13 @@ class Records(Protocol):
     """The store (`gateway.store.records.Store`); may raise `StoreUnavailable`."""
 
     async def get(self, key: RecordKey) -> tuple[Record, int] | None: ...
+
+
+class _Given(NamedTuple):
+    """A place that a worker has got; it counts until ``ends_at`` unless its record shows."""
+
+    spec_id: str
+    ends_at: float
 
 
 class Vacancies:
@@ -37,8 +43,8 @@ class Vacancies:
     """
 
     def __init__(self) -> None:
-        self._given: dict[tuple[str, str], str] = {}
-        """The specification by version and instance, for `SHOWN_WITHIN_S`."""
+        self._given: dict[tuple[str, str], _Given] = {}
+        """By version and instance."""
 
     async def take(
         self, api: Api, records: Records, token: VersionToken, instance_id: str, now: float
@@ -56,17 +62,16 @@ class Vacancies:
             if one.instance_id != instance_id and one.phase in ALIVE and _keeps_place(one, now)
         ]
         known = {instance_id, *(one.instance_id for one in shown)}
+        self._given = {key: one for key, one in self._given.items() if now < one.ends_at}
         taken += [
-            spec_id
-            for (version_id, given_to), spec_id in self._given.items()
+            one.spec_id
+            for (version_id, given_to), one in self._given.items()
             if version_id == token.version_id and given_to not in known
         ]
         for spec in specs:
             if taken.count(spec.spec_id) < spec.max_instances:
-                self._given[token.version_id, instance_id] = spec.spec_id
-                asyncio.get_running_loop().call_later(
-                    SHOWN_WITHIN_S, self.give_back, token.version_id, instance_id
-                )
+                given = _Given(spec.spec_id, now + _GIVEN_S)
+                self._given[token.version_id, instance_id] = given
                 return deployment, spec
         most = sum(spec.max_instances for spec in specs)
         raise Conflict(f"The deployment has its maxInstances of workers, {most}")
