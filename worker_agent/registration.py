@@ -223,7 +223,7 @@ async def register_until_done(
                 # Also while the API is away after that: when it is back with the records lost,
                 # workers that run register again, and a spare must not be faster than they are.
                 most_s = _WAIT_MOST_S
-        await asyncio.sleep(_spread(delay_s))
+        await asyncio.sleep(spread(delay_s))
         delay_s = min(2 * delay_s, most_s)
 
 
@@ -272,7 +272,7 @@ class Registration:
                 if error.status in _DEFINITE:
                     raise
                 emit(_log, "control.away", logging.WARNING, error=str(error))
-            await asyncio.sleep(_spread(delay_s))
+            await asyncio.sleep(spread(delay_s))
             delay_s = min(2 * delay_s, _RETRY_MAX_S)
 
     def start(self) -> None:
@@ -346,7 +346,7 @@ class Registration:
                 self._log_unreachable(error)
                 if self._instance.registration_token and error.status in _LOST:
                     self.renew_soon()
-                wait_s = _spread(min(delay_s, regular_s))
+                wait_s = spread(min(delay_s, regular_s))
                 delay_s = min(2 * delay_s, _RETRY_MAX_S)
             else:
                 self._log_reachable()
@@ -380,7 +380,7 @@ class Registration:
         while True:
             half_s = self.response.expires_s / 2
             with suppress(TimeoutError):
-                async with asyncio.timeout(_spread(half_s - paused_s)):
+                async with asyncio.timeout(spread(half_s - paused_s)):
                     await self._is_due.wait()
             delay_s = _RETRY_MIN_S
             while True:
@@ -390,7 +390,7 @@ class Registration:
                 except ConnectError as error:
                     self.is_renewal_failing = True
                     emit(_log, "control.not_renewed", logging.WARNING, error=str(error))
-                await asyncio.sleep(_spread(delay_s))
+                await asyncio.sleep(spread(delay_s))
                 delay_s = min(2 * delay_s, _RETRY_MAX_S)
             self.is_renewal_failing = False
             await self._worker.login_renewed()
@@ -481,5 +481,6 @@ def _detail(body: bytes) -> str:
     return detail[:200] if isinstance(detail, str) else "no detail"
 
 
-def _spread(delay_s: float) -> float:
+def spread(delay_s: float) -> float:
+    """Return a somewhat shorter delay at random, so that agents do not come back together."""
     return delay_s * random.uniform(0.8, 1.0)  # noqa: S311 - spreads agents, guards nothing

@@ -27,7 +27,7 @@ from worker_agent.nvcf.calls import NvcfCallError, NvcfCalls, NvcfSession, Worke
 from worker_agent.nvcf.objects import NvcfObjectUrls
 from worker_agent.nvcf.statements import keep_statement
 from worker_agent.nvcf.token_file import read_token, write_token
-from worker_agent.registration import ConnectError, ConnectResult
+from worker_agent.registration import ConnectError, ConnectResult, spread
 from worker_agent.settings import WorkerSettings
 
 SECRETS_FILE = "jwt.token"
@@ -237,8 +237,7 @@ class _Attempts:
 
     async def pause(self) -> None:
         """Wait for the next attempt."""
-        spread = random.uniform(0.8, 1.0)  # noqa: S311 - spreads agents, guards nothing
-        await asyncio.sleep(self._delay_s * spread)
+        await asyncio.sleep(spread(self._delay_s))
         self._delay_s = min(2 * self._delay_s, _RETRY_MAX_S)
 
 
