@@ -9,7 +9,7 @@ from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Literal, Self, get_args
 
 import orjson
 
@@ -19,7 +19,8 @@ from gateway.errors import BadRequest, Conflict, NotFound
 MAX_CREDENTIALS = 25
 """Default limit per account."""
 CONTAINER = "CONTAINER"
-ARTIFACT_TYPES = (CONTAINER, "HELM", "MODEL", "RESOURCE")
+Artifact = Literal["CONTAINER", "HELM", "MODEL", "RESOURCE"]
+ARTIFACT_TYPES: tuple[str, ...] = get_args(Artifact)
 DOCKER_HUB = "docker.io"
 """The registry of images whose name begins with none."""
 _DOCKER_HUB_KEY = "https://index.docker.io/v1/"

@@ -11,20 +11,21 @@ import re
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Literal, Self, get_args
 from urllib.parse import quote, unquote
 
 from gateway.domain.documents import Document
 from gateway.errors import BadRequest, NotFound
 
-LOGS, METRICS, TRACES = "LOGS", "METRICS", "TRACES"
-KINDS = (LOGS, METRICS, TRACES)
+Kind = Literal["LOGS", "METRICS", "TRACES"]
+KINDS: tuple[str, ...] = get_args(Kind)
+LOGS, METRICS, TRACES = KINDS
 HTTP, GRPC = "HTTP", "GRPC"
 OTEL_COLLECTOR, GRAFANA_CLOUD, SERVICENOW = "OTEL_COLLECTOR", "GRAFANA_CLOUD", "SERVICENOW"
-PROVIDERS = (
-    OTEL_COLLECTOR,
-    GRAFANA_CLOUD,
-    SERVICENOW,
+Provider = Literal[
+    "OTEL_COLLECTOR",
+    "GRAFANA_CLOUD",
+    "SERVICENOW",
     "AZURE_MONITOR",
     "DATADOG",
     "KRATOS",
@@ -33,8 +34,9 @@ PROVIDERS = (
     "SPLUNK",
     "TIMESTREAM",
     "VICTORIAMETRICS",
-)
+]
 """NVCF's; those after `SERVICENOW` do not take OTLP with a header for a credential."""
+PROVIDERS: tuple[str, ...] = get_args(Provider)
 MAX_ENDPOINTS = 25
 """Default limit per account, as at NVCF."""
 _is_field_text = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?").fullmatch

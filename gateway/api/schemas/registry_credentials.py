@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 from gateway.api.schemas.fields import SPLIT, Body, MaybeText, Query, View, any_case, items
 from gateway.api.schemas.functions import SecretName
 from gateway.api.schemas.parts import Tags
-from gateway.domain.registry_credential import ARTIFACT_TYPES, canonical_host
+from gateway.domain.registry_credential import ARTIFACT_TYPES, Artifact, canonical_host
 from runtime.text_rules import text_rule
 
 Hostname = Annotated[
@@ -19,9 +19,7 @@ Hostname = Annotated[
     ),
     AfterValidator(canonical_host),
 ]
-ArtifactType = Annotated[
-    Literal["CONTAINER", "HELM", "MODEL", "RESOURCE"], any_case(*ARTIFACT_TYPES)
-]
+ArtifactType = Annotated[Artifact, any_case(*ARTIFACT_TYPES)]
 Provisioner = Annotated[Literal["SYSTEM", "USER"], any_case("SYSTEM", "USER")]
 Login = Annotated[
     str,

@@ -6,7 +6,7 @@ from pydantic import AfterValidator
 
 from gateway.api.schemas.fields import MAX_URI_CHARS, Body, View, any_case, items
 from gateway.api.schemas.functions import Secret
-from gateway.domain.telemetry_endpoint import GRPC, HTTP, KINDS, PROVIDERS
+from gateway.domain.telemetry_endpoint import GRPC, HTTP, KINDS, PROVIDERS, Kind, Provider
 from runtime.text_rules import text_rule
 
 EndpointUrl = Annotated[
@@ -18,23 +18,8 @@ EndpointUrl = Annotated[
     ),
 ]
 ProtocolName = Annotated[Literal["HTTP", "GRPC"], any_case(HTTP, GRPC)]
-ProviderName = Annotated[
-    Literal[
-        "OTEL_COLLECTOR",
-        "GRAFANA_CLOUD",
-        "SERVICENOW",
-        "AZURE_MONITOR",
-        "DATADOG",
-        "KRATOS",
-        "KRATOS_THANOS",
-        "PROMETHEUS",
-        "SPLUNK",
-        "TIMESTREAM",
-        "VICTORIAMETRICS",
-    ],
-    any_case(*PROVIDERS),
-]
-TypeName = Annotated[Literal["LOGS", "METRICS", "TRACES"], any_case(*KINDS)]
+ProviderName = Annotated[Provider, any_case(*PROVIDERS)]
+TypeName = Annotated[Kind, any_case(*KINDS)]
 Types = Annotated[
     list[TypeName],
     items(len(KINDS), at_least=1),
